@@ -209,6 +209,7 @@ GONE: Final = (Life((Step("none", seconds=0.6), Step("die"))),)
 GIVES_UP: Final = (Run(end="shutdown", deadline=2.0),)
 EXITS: Final = (Run(end="exit", deadline=2.0),)
 QUARANTINES: Final[SpoolMode] = "overflow"
+_MORE_THAN_MEMORY: Final = "spool removed while down, more than memory keeps"
 _SPANS_OVER_GRPC: Final = frozenset(
     {
         "down at start",
@@ -246,10 +247,14 @@ def rows() -> list[Row]:
 def _sinks_of_spans(row: Row) -> Iterator[str]:
     """Yield the sinks of spans for a row that records have over OTLP, if spans can play it.
 
-    The sink of spans has one thread and no neighbour, and its code does not hang.  Its HTTP and
-    gRPC clients are those of records, so over gRPC only a few rows are played.
+    The sink of spans has one thread and no neighbour, and its code does not hang.  The SDK's own
+    queue decides how many spans are on disk at a moment, so a row that needs a certain number
+    there is left out.  The HTTP and gRPC clients are those of records, so over gRPC only a few
+    rows are played.
     """
     if row.hangs or "concurrency" in row.sink or any(run.neighbour for run in row.runs):
+        return
+    if row.name == _MORE_THAN_MEMORY:
         return
     if "otlp-http" in row.sinks and "spans-http" not in row.sinks:
         yield "spans-http"
@@ -539,7 +544,7 @@ def _spools() -> Iterator[Row]:
             spool="overflow",
         )
     yield Row(
-        "spool removed while down, more than memory keeps",
+        _MORE_THAN_MEMORY,
         HTTP,
         lives=back,
         runs=(Run(end="exit", deadline=4.0, tampering="removed", tampered_at=2900), heir),
