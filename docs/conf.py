@@ -72,7 +72,9 @@ PASSED_THROUGH += [
     "CollectorRegistry",
     "LogRecordExporter",
     "ReadableLogRecord",
+    "ReadableSpan",
     "fapilog.protocols.ItemT",
+    "sdk.SpanExportResult",
 ]
 # These names belong to Starlette, OpenTelemetry, and the implementation of /metrics.
 PASSED_THROUGH += ["Context", "Meter", "Receive", "Request", "RequestTable", "Response", "Send"]

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from unittest import mock
 
 from fapilog.bridges import hooks, stdlib
+from fapilog.delivery.direct_queue import DirectQueue
+from fapilog.delivery.options import DeliveryOptions
 from fapilog.delivery.route import Route
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.engine import holding
@@ -31,6 +33,8 @@ from fapilog.record import LogRecord
 from fapilog.runtime import default, wiring
 from fapilog.runtime.runtime import Runtime, resolve_settings
 from fapilog.severity import OFF, SHORT_NAMES, TRACE, parse_severity, to_stdlib
+from fapilog.sinks.factory import SPANS
+from fapilog.sinks.memory import MemorySink
 from fapilog.values import snapshot
 
 if TYPE_CHECKING:
@@ -276,7 +280,8 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
     A sink in memory replaces all sinks of this runtime and of every runtime that is created in
     the block, so the application under test may call :func:`fapilog.configure` and
     :func:`fapilog.shutdown`.  Redaction, processors and levels work as usual.
-    The sinks' options are not read, and records are not sent or written to disk.
+    The sinks' options are not read.  Records, and the spans of a ``SpanExporter``, are not sent
+    or written to disk.
 
     At the end of the block, the default runtime, its levels, and the installations of
     ``install_stdlib``, ``install_hooks`` and ``install_celery`` are restored.  Runtimes that
@@ -370,7 +375,11 @@ def _sinks_replaced(logs: CapturedLogs) -> contextlib.AbstractContextManager[obj
         options = wiring.delivery_options(settings, _NAME, route)
         return [SendingQueue(sink, name=_NAME, options=options, route=route)]
 
-    return mock.patch.object(wiring, "make_queues", make_queues)
+    def make_span_queue(_settings: Settings, _taken: object = ()) -> DirectQueue:
+        sink = MemorySink(capacity=1, name=SPANS)  # spans are not sent either
+        return DirectQueue(sink, name=SPANS, options=DeliveryOptions())
+
+    return mock.patch.multiple(wiring, make_queues=make_queues, make_span_queue=make_span_queue)
 
 
 @contextlib.contextmanager

@@ -22,8 +22,8 @@ from tests.faults.script import Books, Script, Step
 from tests.faults.suite import play
 
 FAST = [
-    *(("400 for bad records, spool", sink) for sink in REMOTE),
-    *(("exit while down, spool", sink) for sink in REMOTE),
+    *(("400 for bad records, spool", sink) for sink in (*REMOTE, "spans-http")),
+    *(("exit while down, spool", sink) for sink in (*REMOTE, "spans-http")),
     ("reset after reading", "loki-json"),
 ]
 

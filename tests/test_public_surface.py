@@ -11,6 +11,7 @@ import pytest
 import fapilog
 from fapilog import AsyncLogger, Handler, Logger, Runtime, protocols, sinks, testing
 from fapilog.bridges import loguru, structlog
+from fapilog.otel import SpanExporter
 
 RUNTIME = "(settings=None, *, sinks=None, processors=None, level=None, resource=None, **options)"
 CONFIGURE = RUNTIME.replace("*, ", "*, reset=False, ", 1)
@@ -70,6 +71,8 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     (structlog.StructlogProcessor, "(runtime=None)"),
     (structlog.install, "(processors=(), *, cache_logger_on_first_use=False)"),
     (structlog.uninstall, "()"),
+    (SpanExporter, "(runtime=None)"),
+    (SpanExporter.force_flush, "(self, timeout_millis=30000)"),
     (
         Handler,
         "(level=0, runtime=None, *, code_attributes=False, thread_attributes=False, **other)",

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import secrets
 import sys
 import uuid
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
@@ -27,10 +29,11 @@ from fapilog.settings import Settings
 from fapilog.severity import INFO
 from fapilog.sinks.console import ConsoleSink
 from fapilog.sinks.exporter import ExporterSink
-from fapilog.sinks.factory import make_sinks, wanted_sinks
+from fapilog.sinks.factory import make_sinks, span_sink, wanted_sinks
 from fapilog.sinks.loki.sink import LokiSink
 from fapilog.sinks.memory import MemorySink
 from fapilog.sinks.otlp.sink import OTLPSink
+from fapilog.span import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 _COLLECTOR: Final = "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318"
+#: The name of fapilog's exporter of spans.
+_EXPORTER: Final = "fapilog_otlp"
 
 # The words that ``fapilog check`` prints before the message of an exception, by exception class.
 # If an exception matches several classes, ``fapilog check`` uses the first class.
@@ -90,7 +95,8 @@ def check(
 ) -> None:
     """Send one record through every sink, and ask Loki for it.
 
-    Checks the configured sinks, or the sinks in --sinks.  Shows whether each sink
+    Checks the configured sinks, or the sinks in --sinks.  If the variables of zero code let
+    spans go through fapilog, sends one span, too.  Shows whether each sink
     delivered the record, and if not, the reason and a line to copy that corrects it.
     Exits with 0 if every sink delivered the record, and with 1 otherwise.
     """
@@ -98,6 +104,12 @@ def check(
     record = make_record(settings)
     opened = make_sinks(settings, resource=record.resource)
     specs = [str(spec) for spec in wanted_sinks(settings) if str(spec).strip().lower() != "none"]
+    records: dict[str, LogRecord] = dict.fromkeys(opened, record)
+    if not sinks and exports_spans():
+        of_spans = span_sink(settings)
+        of_spans.open()
+        name = of_spans.name if of_spans.name not in opened else f"{of_spans.name}-2"
+        opened[name], records[name] = of_spans, make_span(record)
     lines = {
         name: SettingsLines(sink, specs, position, is_argument=bool(sinks))
         for position, (name, sink) in enumerate(opened.items())
@@ -105,7 +117,7 @@ def check(
     }
 
     def send(name: str) -> Verdict:
-        return send_one(opened[name], record, timeout, lines.get(name))
+        return send_one(opened[name], records[name], timeout, lines.get(name))
 
     warning = _warning(settings, opened.values())
     if as_json:
@@ -204,6 +216,28 @@ def make_record(settings: Settings) -> LogRecord:
         log = runtime.get_logger("fapilog.check")
         log.info("fapilog check: this record can be ignored", **unique)
     return memory.records[0]
+
+
+def exports_spans() -> bool:
+    """Whether the variables let zero code, or an SDK, export spans through fapilog."""
+    is_zero_code = os.environ.get("OTEL_PYTHON_DISTRO") == "fapilog"
+    default = _EXPORTER if is_zero_code else ""
+    exporters = os.environ.get("OTEL_TRACES_EXPORTER") or default
+    return _EXPORTER in [name.strip() for name in exporters.split(",")]
+
+
+def make_span(record: LogRecord) -> Span:
+    """Return a span with the resource and the scope of ``record``, and with new ids."""
+    return Span(
+        "fapilog check: this span can be ignored",
+        trace_id=secrets.token_hex(16),
+        span_id=secrets.token_hex(8),
+        start=record.timestamp,
+        end=record.timestamp,
+        attributes={RECORD_ID: record.attributes[RECORD_ID]},
+        scope=record.scope,
+        resource=record.resource,
+    )
 
 
 def send_one(

@@ -101,6 +101,7 @@ class _Search:
         self._is_grpc = getattr(sink.options, "protocol", "") == GRPC
         self._is_json = getattr(sink.options, "protocol", "") == "http/json"
         self._tenant = sink.options.tenant if isinstance(sink, LokiSink) else ""
+        self._items = "logs" if isinstance(sink, LokiSink) else sink.signal.name
         self._name = "Loki" if self._is_loki else "the backend"
         self._lines = lines
         self._timeout = timeout
@@ -242,7 +243,7 @@ class _Search:
                 "grpc-at-http-port",
                 f"an HTTP server listens at {address}, but the sink speaks gRPC: change the "
                 "protocol, or use the port for gRPC, usually 4317",
-                self._with_protocol("http/protobuf", url and url + LOGS_PATH),
+                self._with_protocol("http/protobuf", url and url + self._lines.path),
             )
         if self._is_grpc or not speaks.is_grpc:
             return None
@@ -253,7 +254,7 @@ class _Search:
         return Fault(
             "http-at-grpc-port",
             f"{words}: change the protocol, or use the port for HTTP, usually 4318",
-            self._with_protocol("grpc", url.removesuffix(LOGS_PATH) if is_wrong_tls else ""),
+            self._with_protocol("grpc", url.removesuffix(self._lines.path) if is_wrong_tls else ""),
         )
 
     def _wrong_tls(self, speaks: Speaks) -> Fault | None:
@@ -343,8 +344,8 @@ class _Search:
             )
         return Fault(
             "wrong-port",
-            f"the gRPC server at {self._address} takes no logs: it is another server, or one that "
-            "takes only traces, such as Tempo or a collector without a pipeline for logs",
+            f"the gRPC server at {self._address} takes no {self._items}: it is another server, or one "
+            f"that takes only other data, such as a collector without a pipeline for {self._items}",
             self._lines.url(self._url_of("HOST", self._lines.usual_port)),
         )
 
@@ -370,15 +371,16 @@ class _Search:
                 self._lines.sink(f"otlp:{url.removesuffix(LOGS_PATH)}"),
             )
         if path:
-            words = f"the path {self._url.path} is wrong: the server takes logs at {path}"
+            words = f"the path {self._url.path} is wrong: the server takes {self._items} at {path}"
             return Fault("wrong-path", words, self._lines.url(url))
         host = self._neighbour()
         target = urlsplit(self._url_of(host, self._lines.usual_port))
-        usual = target._replace(path=PUSH_PATH if self._is_loki else LOGS_PATH).geturl()
+        usual = target._replace(path=self._lines.path).geturl()
         return Fault(
             "wrong-port",
-            f"an HTTP server answers at {self._address}, but takes logs at none of the usual "
-            "paths: the port or the host is wrong, or a collector has no pipeline for logs",
+            f"an HTTP server answers at {self._address}, but takes {self._items} at none of the "
+            "usual paths: the port or the host is wrong, or a collector has no pipeline for "
+            f"{self._items}",
             self._lines.url(usual),
         )
 
@@ -386,13 +388,21 @@ class _Search:
         """Return the first usual path at which this server accepts requests, or ""."""
         own = self._url.path
         bases = dict.fromkeys(
-            (own.rstrip("/"), own.removesuffix(LOGS_PATH).removesuffix(PUSH_PATH).rstrip("/"), "")
+            (
+                own.rstrip("/"),
+                own.removesuffix(self._lines.path).removesuffix(PUSH_PATH).rstrip("/"),
+                "",
+            )
         )
-        ends = [LOGS_PATH, LOKI_OTLP_PATH, PUSH_PATH]
         if self._is_loki:
             ends = [PUSH_PATH, LOGS_PATH]
+        elif self._lines.path == LOGS_PATH:
+            ends = [LOGS_PATH, LOKI_OTLP_PATH, PUSH_PATH]
+        else:
+            ends = [self._lines.path]
         paths = [base + end for end in ends for base in bases]
-        paths += ["/insert" + PUSH_PATH] if self._is_loki else ["/insert/opentelemetry" + LOGS_PATH]
+        paths.append("/insert" if self._is_loki else "/insert/opentelemetry")
+        paths[-1] += self._lines.path
         return next(
             (path for path in dict.fromkeys(paths) if path != own and self._takes(path)), ""
         )

@@ -23,6 +23,7 @@ from fapilog.sinks.loki.metadata import origin_of
 from fapilog.sinks.loki.options import PUSH_PATH
 from fapilog.sinks.loki.sink import LokiSink
 from fapilog.sinks.otlp.options import GRPC
+from fapilog.sinks.otlp.signal import LOGS
 from fapilog.sinks.otlp.sink import OTLPSink
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _reader_of(sink: object, record: LogRecord) -> _LokiReader | None:
             static=given.static_labels,
         ).labels
         return _reader(given, PUSH_PATH, given.tenant, labels, record)
-    if isinstance(sink, OTLPSink) and sink.options.protocol != GRPC:
+    if isinstance(sink, OTLPSink) and sink.signal is LOGS and sink.options.protocol != GRPC:
         name = str(record.resource.attributes.get("service.name", "unknown_service"))
         tenant = sink.options.headers.get(_TENANT, "")
         return _reader(sink.options, LOKI_OTLP_PATH, tenant, {"service_name": name}, record)

@@ -15,13 +15,14 @@ from fapilog.cli.terminal import mask_url
 from fapilog.sinks.loki.options import PUSH_PATH
 from fapilog.sinks.loki.sink import LokiSink
 from fapilog.sinks.otlp.options import GRPC
+from fapilog.sinks.otlp.signal import LOGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fapilog.sinks.otlp.sink import OTLPSink
 
-LOGS_PATH: Final = "/v1/logs"
+LOGS_PATH: Final = LOGS.path
 #: The ports on which the backends of the sinks usually listen.
 _PORTS: Final = {"grpc": 4317, "otlp": 4318, "loki": 3100}
 
@@ -46,6 +47,11 @@ class SettingsLines:
     ) -> None:
         self._is_loki = isinstance(sink, LokiSink)
         self._is_grpc = not self._is_loki and sink.options.protocol == GRPC  # type: ignore[union-attr]
+        self._variables = LOGS.variables
+        #: The usual path of the backend: of Loki, or of OTLP for the sink's signal.
+        self.path = PUSH_PATH
+        if not isinstance(sink, LokiSink):
+            self._variables, self.path = sink.signal.variables, sink.signal.path
         self._specs = list(specs)
         self._position = position
         self._is_argument = is_argument
@@ -66,23 +72,23 @@ class SettingsLines:
         """Return the line that makes ``url`` the endpoint.  ``url`` contains the path."""
         if self._position >= 0 and ":" in self._specs[self._position]:
             kind = self._specs[self._position].partition(":")[0]
-            usual = PUSH_PATH if self._is_loki else LOGS_PATH
-            is_usual = urlsplit(url).path == usual
-            return self.sink(f"{kind}:{url.removesuffix(usual) if is_usual else url}")
+            is_usual = urlsplit(url).path == self.path
+            return self.sink(f"{kind}:{url.removesuffix(self.path) if is_usual else url}")
         if self._is_loki:
             return f"FAPILOG_LOKI__URL={shlex.quote(url.removesuffix(PUSH_PATH))}"
-        if os.environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
-            return f"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT={shlex.quote(url)}"
-        if urlsplit(url).path in ("", "/") or url.endswith(LOGS_PATH):
-            return f"OTEL_EXPORTER_OTLP_ENDPOINT={shlex.quote(url.removesuffix(LOGS_PATH))}"
-        return f"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT={shlex.quote(url)}"
+        own = f"{self._variables}ENDPOINT={shlex.quote(url)}"
+        if os.environ.get(f"{self._variables}ENDPOINT"):
+            return own
+        if urlsplit(url).path in ("", "/") or url.endswith(self.path):
+            return f"OTEL_EXPORTER_OTLP_ENDPOINT={shlex.quote(url.removesuffix(self.path))}"
+        return own
 
     def option(self, name: str, value: str) -> str:
         """Return the line that sets another option of the sink, such as ``certificate``."""
         prefix = "FAPILOG_LOKI__" if self._is_loki else "OTEL_EXPORTER_OTLP_"
-        logs = f"OTEL_EXPORTER_OTLP_LOGS_{name.upper()}"
-        if not self._is_loki and os.environ.get(logs):
-            return f"{logs}={shlex.quote(value)}"
+        own = f"{self._variables}{name.upper()}"
+        if not self._is_loki and os.environ.get(own):
+            return f"{own}={shlex.quote(value)}"
         return f"{prefix}{name.upper()}={shlex.quote(value)}"
 
     def header(self, text: str) -> str:

@@ -3,5 +3,6 @@
 Read ``sending_queue`` first, which runs the sink's threads, then ``sender``, which sends a
 batch until each record is delivered, refused or dropped.  ``intake`` encodes new records,
 ``backlog`` defines the queue in memory, ``spooling`` moves records to disk, ``ledger`` counts
-records, and ``state`` contains the data that these modules share.
+records, and ``state`` contains the data that these modules share.  ``direct_queue`` is a sending
+queue for spans, which come from any thread and not from the pipeline's worker.
 """

@@ -32,7 +32,9 @@ _POLL: Final = 0.001
 class Intake:
     """Routes and encodes records for one sink, and puts them into the sink's backlog.
 
-    Only the pipeline's worker thread may call the methods, except :meth:`close`.
+    Only the pipeline's worker thread may call the methods, except :meth:`close`, :meth:`refuse`
+    and :meth:`wait_for_room`, which any thread may call.  For a ``DirectQueue``, the thread that
+    holds the queue's lock takes the place of the worker.
 
     Args:
         state: the state of the sink's delivery.
@@ -141,6 +143,14 @@ class Intake:
         except BaseException as error:  # noqa: BLE001 - out of memory; the other sinks continue
             self._lose(error)
 
+    def refuse(self, reason: str, severities: Sequence[int]) -> None:
+        """Count records that do not enter the backlog as dropped for ``reason``.
+
+        Any thread may call this method.
+        """
+        with self._lock:
+            self._ledger.overflow.add_all(reason, severities)
+
     def close(self) -> list[int]:
         """Refuse all further records, and return the severity numbers of the unprocessed records.
 
@@ -198,7 +208,7 @@ class Intake:
         for record in records:
             size = record.size + ITEM_OVERHEAD
             number = record.severity_number
-            if not self._has_room(size, number) and not self._wait(size, number, patience):
+            if not self.wait_for_room(size, number, patience):
                 patience = 0.0  # do not wait again for the remaining records
                 if not self._pass_on([record]):
                     self._drop("backlog_full", record)
@@ -216,19 +226,21 @@ class Intake:
     def _has_room(self, size: int, severity_number: int) -> bool:
         return self._backlog.pending_bytes + size <= self._admission.limit(severity_number)
 
-    def _wait(self, size: int, severity_number: int, seconds: float) -> bool:
+    def wait_for_room(self, size: int, severity_number: int, seconds: float) -> bool:
         """Wait up to ``seconds`` for ``size`` bytes of space in the backlog.
 
-        Return False if there is still not enough space, or if ``size`` exceeds the limit for
-        this severity even in an empty backlog.
+        Does not wait if the overflow policy drops records.  Return False if there is still not
+        enough space, or if ``size`` exceeds the limit for this severity even in an empty backlog.
         """
+        if self._has_room(size, severity_number):
+            return True
         if size > self._admission.limit(severity_number):
             return False
         began = monotonic()
         deadline = began + min(seconds, self.patience)
         while not self.closed and monotonic() < deadline and self._state.makes_room:
             self._notice()  # the sink's threads may not know about new records yet
-            native.sleep(_POLL)
+            native.pause(_POLL)  # lets greenlets run if an application's thread exports spans
             if self._has_room(size, severity_number):
                 break
         self.patience -= monotonic() - began

@@ -179,10 +179,11 @@ class Stats:
             file, its records are counted under the reason ``spool_damaged`` with the severity
             range ``UNKNOWN``.
         sinks: the statistics of each sink, by the sink's name; empty in the statistics of one
-            sink.
+            sink.  The sink ``traces`` counts spans, which the totals do not include.
         processor_errors: the number of exceptions that processors raised.  After such an
             exception, the record was masked.
-        redacted: the number of values that redaction masked.
+        redacted: the number of values that redaction masked in records.  In the statistics of
+            the sink of spans, the number of values in spans; 0 in those of other sinks.
         adopted: the number of records from the spools of earlier processes, which this process
             sends.
         skipped: the number of records that the sink's route excludes or that the sink's

@@ -29,6 +29,7 @@ from fapilog.values import Limits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from fapilog.delivery.direct_queue import DirectQueue
     from fapilog.delivery.sending_queue import SendingQueue
     from fapilog.engine.entry import Entry
     from fapilog.protocols import Processor
@@ -106,6 +107,7 @@ class Pipeline:
         self.queue: deque[Entry] = deque()
         self.worker = Worker("fapilog-pipeline", self._run)
         self._sinks = tuple(sinks)
+        self._direct: tuple[DirectQueue, ...] = ()
         read = [queue for queue in sinks if getattr(queue.sink, "is_interactive", False)]
         self.bell: Worker | Prompt = Prompt(self, read) if read else self.worker
         self._may_have_no_sink = not any(sink.intake.takes_all for sink in self._sinks)
@@ -156,7 +158,7 @@ class Pipeline:
         """
         if self.has_room(severity_number):
             return True
-        if self.closed or not self.patience or not _may_wait() or self.is_own_thread():
+        if self.closed or not self.patience or not may_wait() or self.is_own_thread():
             return False
         if deadline is None:
             deadline = monotonic() + self.patience
@@ -252,7 +254,7 @@ class Pipeline:
             return False
         if not _wait_until(lambda: self._handed >= target, deadline):
             return False
-        targets = [(sink, sink.start_flush()) for sink in self._sinks]
+        targets = [(sink, sink.start_flush()) for sink in self.all_queues()]
         # Do not wait for a sink whose thread cannot be started; shutdown() will send its records.
         _wait_until(
             lambda: all(s.flush_done(t) or not s.has_thread() for s, t in targets), deadline
@@ -269,18 +271,20 @@ class Pipeline:
         """
         self.closed = True
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
-        for sink in self._sinks:
-            sink.start_end()
+        with self._counting:  # the caller of add_direct() closes a queue that is added later
+            queues = self.all_queues()
+        for queue in queues:
+            queue.start_end()
         if (self.worker.is_alive or self.queue) and not self.worker.wake():
             # The interpreter refuses to start a thread, so run the worker in this thread.
             self.worker.run_inline()
         self.worker.join(deadline - monotonic())
         if not self.worker.ended:
             self._abandon()
-        for sink in self._sinks:
-            sink.start_close(deadline)
-        for sink in self._sinks:
-            sink.finish_close()
+        for queue in queues:
+            queue.start_close(deadline)
+        for queue in queues:
+            queue.finish_close()
         self._drop_rest()
         self.ended = True
 
@@ -291,8 +295,8 @@ class Pipeline:
         threads.
         """
         self.worker.wake()
-        for sink in self._sinks:
-            sink.has_thread()
+        for queue in self.all_queues():
+            queue.has_thread()
 
     def stats(self) -> Stats:
         """Return the statistics of the pipeline and of each sink.  Does not block.
@@ -300,7 +304,8 @@ class Pipeline:
         The pipeline's own numbers are those of the sink that has delivered the fewest records.
         Its ``delivered`` also includes records that this sink did not receive: records that its
         route excludes, records that went to its fallback, and records that other sinks read
-        from the spool of an earlier process.
+        from the spool of an earlier process.  Direct queues, which contain spans, are among the
+        sinks, but do not affect the pipeline's own numbers.
         """
         shared = Drops()
         shared.merge(self._refused)
@@ -315,7 +320,7 @@ class Pipeline:
         total = min(totals, key=lambda stats: (stats.delivered, -stats.pending))
         return replace(
             total,
-            sinks=by_name,
+            sinks={**by_name, **{queue.name: queue.stats() for queue in self._direct}},
             processor_errors=self.processing.errors,
             resent=sum(stats.resent for stats in by_name.values()),
         )
@@ -332,23 +337,32 @@ class Pipeline:
             )
 
     def sending_queues(self) -> tuple[SendingQueue, ...]:
-        """Return the sending queue of each sink."""
+        """Return the sending queues of the sinks for log records."""
         return self._sinks
 
     def all_queues(self) -> tuple[SendingQueue, ...]:
-        """Return the sending queues whose statistics are reported."""
-        return self._sinks
+        """Return the sending queues of all sinks, including direct queues."""
+        return (*self._sinks, *self._direct)
+
+    def add_direct(self, queue: DirectQueue) -> bool:
+        """Add a queue that other threads fill, so that it is flushed, counted and closed, too.
+
+        Returns False if the pipeline is closed.  Then the caller must close the queue.
+        """
+        with self._counting:
+            self._direct += (queue,)
+            return not self.closed
 
     def after_fork(self) -> None:
         """Empty the queue in a forked child; the parent process delivers the queued records."""
         self._reset()
         self.worker.after_fork()
-        for sink in self._sinks:
-            sink.after_fork()
+        for queue in self.all_queues():
+            queue.after_fork()
 
     def is_own_thread(self) -> bool:
         """Whether the current thread is the worker's thread or a thread of a sink."""
-        return self.worker.is_current or any(sink.is_current for sink in self._sinks)
+        return self.worker.is_current or any(queue.is_current for queue in self.all_queues())
 
     def _accepted(self) -> int:
         return self._refused.total + self.entered()
@@ -506,7 +520,7 @@ def _seen_from(stats: Stats, adopted: int) -> Stats:
     )
 
 
-def _may_wait() -> bool:
+def may_wait() -> bool:
     """Whether the current thread may block; a thread that runs an event loop must not."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is None or asyncio._get_running_loop() is None  # noqa: SLF001 - raises nothing

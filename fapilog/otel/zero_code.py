@@ -7,6 +7,7 @@ logs.  The extra ``fapilog[auto]`` installs the packages that this module needs.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -61,7 +62,7 @@ class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not type
         _default(OTEL_PYTHON_CONFIGURATOR, NAME)
         if os.environ[OTEL_PYTHON_CONFIGURATOR] == NAME:
             logging.getLogger(_LOADER).addFilter(_is_news)
-        _default(OTEL_TRACES_EXPORTER, "otlp")
+        _default(OTEL_TRACES_EXPORTER, "fapilog_otlp")
         _default(OTEL_METRICS_EXPORTER, "otlp")
         if not _sinks_in_file():
             _default(OTEL_LOGS_EXPORTER, "otlp")
@@ -163,6 +164,8 @@ def _configure_logs() -> None:
     except Exception as error:  # noqa: BLE001 - the application must start
         fix = "" if isinstance(error, ConfigurationError) else " (this is a defect of fapilog)"
         announce("auto logs", f"{describe(error)}{fix}; logs are not exported")
+        with contextlib.suppress(Exception):  # spans still need a runtime
+            default.fall_back()
 
 
 def _spare_handler() -> None:

@@ -231,10 +231,11 @@ def outcome(
 ) -> Outcome | None:
     """Return the ``Outcome`` of an accepted request, or None if all records were accepted.
 
-    ``body`` is the response, an ``ExportLogsServiceResponse`` encoded as ``content_type``.
-    ``count`` is the number of records in the request.  ``clean`` makes the backend's text safe to
-    show.  If the response contains a message but rejects no records, the message is a warning, and
-    an ``Outcome`` with the message is returned
+    ``body`` is the response, an ``ExportLogsServiceResponse`` or an
+    ``ExportTraceServiceResponse``, encoded as ``content_type``.  ``count`` is the number of
+    records or spans in the request.  ``clean`` makes the backend's text safe to show.  If the
+    response contains a message but rejects no records, the message is a warning, and an
+    ``Outcome`` with the message is returned
     (https://opentelemetry.io/docs/specs/otlp/#partial-success-1).
     """
     if not body:
@@ -245,7 +246,7 @@ def outcome(
     try:
         if is_json:
             found = orjson.loads(body).get("partialSuccess") or {}
-            rejected = int(found.get("rejectedLogRecords") or 0)
+            rejected = int(found.get("rejectedLogRecords") or found.get("rejectedSpans") or 0)
             words = str(found.get("errorMessage") or "")
         else:
             partial = bytes_field(body, 1)

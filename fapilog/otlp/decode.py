@@ -11,7 +11,7 @@ import struct
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fapilog.otlp.protobuf import as_bytes, as_int64, fields, last, messages
+from fapilog.otlp.protobuf import as_bytes, as_int64, bytes_field, fields, last, messages
 from fapilog.record import EMPTY_SCOPE, LogRecord, Resource, Scope
 
 if TYPE_CHECKING:
@@ -36,6 +36,25 @@ def decode_record(encoded: bytes) -> LogRecord:
             field, decode = _RECORD_FIELDS[number]
             setattr(record, field, decode(value))
     return record
+
+
+def decode_span(encoded: bytes) -> dict[str, Any]:
+    """Decode a serialised ``trace.v1.Span`` for a reader: the fields by name.
+
+    Times are nanoseconds since the Unix epoch.  Of the events, only the names are decoded, and
+    links are left out.
+    """
+    span: dict[str, Any] = {"attributes": {}, "events": []}
+    for number, value in fields(encoded):
+        if number == _SPAN_ATTRIBUTES:
+            name, content = _key_value(as_bytes(value), 0)
+            span["attributes"][name] = content
+        elif number == _SPAN_EVENTS:
+            span["events"].append(bytes_field(as_bytes(value), 2).decode())
+        elif number in _SPAN_FIELDS:
+            field, decode = _SPAN_FIELDS[number]
+            span[field] = decode(value)
+    return span
 
 
 def decode_request(request: bytes) -> list[LogRecord]:
@@ -137,6 +156,19 @@ _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     12: ("event_name", _text),
 }
 _ATTRIBUTES: Final = 6
+#: Maps a field number of Span in trace/v1/trace.proto to the field's name and its decoder.
+_SPAN_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
+    1: ("trace_id", lambda value: as_bytes(value).hex()),
+    2: ("span_id", lambda value: as_bytes(value).hex()),
+    4: ("parent_span_id", lambda value: as_bytes(value).hex()),
+    5: ("name", _text),
+    6: ("kind", as_int64),
+    7: ("start", _fixed64),
+    8: ("end", _fixed64),
+    15: ("status", lambda value: bytes_field(as_bytes(value), 2).decode()),
+}
+_SPAN_ATTRIBUTES: Final = 9
+_SPAN_EVENTS: Final = 11
 #: Maps a field number of AnyValue in common/v1/common.proto to the field's decoder, which is
 #: called with the field's value and the nesting depth.
 _VALUE_FIELDS: Final[dict[int, Callable[[Field, int], Any]]] = {

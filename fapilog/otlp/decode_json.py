@@ -14,30 +14,36 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from fapilog.otlp.decode import MAX_DEPTH
+from fapilog.otlp.encode_json import LOGS
 from fapilog.record import Resource, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fapilog.otlp.encode import Item
+    from fapilog.otlp.encode_json import Names
 
 #: The errors that a malformed request can cause in the functions that decode its parts.
 _MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
-def split_request_json(request: bytes) -> list[Item]:
+def split_request_json(request: bytes, names: Names = LOGS) -> list[Item]:
     """Split a request into encoded records, each with its resource and scope, in order.
+
+    Args:
+        request: the request as JSON.
+        names: :data:`LOGS` for a request with records, :data:`SPANS` for one with spans.
 
     Raises:
         ValueError: the request is malformed.
     """
     items: list[Item] = []
     try:
-        for logs in orjson.loads(request)["resourceLogs"]:
+        for logs in orjson.loads(request)[names.resources]:
             resource = _resource(orjson.dumps(logs["resource"]), _text(logs["schemaUrl"]))
-            for of_scope in logs["scopeLogs"]:
+            for of_scope in logs[names.scopes]:
                 scope = _scope(orjson.dumps(of_scope["scope"]), _text(of_scope["schemaUrl"]))
-                records = [dict(record) for record in of_scope["logRecords"]]
+                records = [dict(record) for record in of_scope[names.records]]
                 items += [(resource, scope, orjson.dumps(record)) for record in records]
     except _MALFORMED as error:
         msg = f"not a request of OTLP/JSON: {error!r:.200}"

@@ -56,7 +56,7 @@ _flags_field = struct.Struct("<BI").pack
 _time_field = struct.Struct("<BQ").pack
 
 
-def _string(tag: bytes, text: str) -> bytes:
+def string_field(tag: bytes, text: str) -> bytes:
     """Return an encoded string field, or no bytes for "", which is the default in proto3."""
     return delimited(tag, text.encode("utf-8", "backslashreplace")) if text else b""
 
@@ -88,7 +88,7 @@ def _body_head(length: int) -> bytes:
 
 def _severity(number_and_text: tuple[int, str]) -> bytes:
     number, text = number_and_text
-    return (b"\x10" + varint(number) if number else b"") + _string(b"\x1a", text)
+    return (b"\x10" + varint(number) if number else b"") + string_field(b"\x1a", text)
 
 
 _KEYS: Final = 512
@@ -130,7 +130,11 @@ def _key_value(tag: bytes, key: str, value: Any, level: int = _VALUE_LEVEL) -> b
     return delimited(tag, pair)
 
 
-def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
+def attribute_fields(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
+    """Return one ``KeyValue`` field per attribute.  ``tag`` is the tag of these fields.
+
+    Attributes that have not been normalised are encoded as a normalised copy.  Never raises.
+    """
     try:
         return b"".join([_key_value(tag, key, value) for key, value in attributes.items()])
     except NOT_NORMAL:
@@ -181,7 +185,7 @@ def _encode(record: LogRecord) -> bytes:
     correlation = _correlation(record.trace_id, record.span_id, record.trace_flags)
     parts += (correlation, _time_field(0x59, observed))
     if record.event_name:
-        parts.append(_string(b"\x62", record.event_name))
+        parts.append(string_field(b"\x62", record.event_name))
     return b"".join(parts)
 
 
@@ -240,7 +244,9 @@ def in_order(items: Sequence[Item]) -> Groups:
 def encode_request(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
     """Return a serialised ``ExportLogsServiceRequest`` that contains the encoded records.
 
-    ``arrange`` is the function that groups the records: :func:`grouped` or :func:`in_order`.
+    If the items are spans, the result is an ``ExportTraceServiceRequest``, which has the same
+    field numbers.  ``arrange`` is the function that groups the records: :func:`grouped` or
+    :func:`in_order`.
     """
     return b"".join([_resource_logs(resource, scopes) for resource, scopes in arrange(items)])
 
@@ -251,18 +257,18 @@ def _resource_logs(resource: Resource, scopes: Iterable[tuple[Scope, Sequence[by
         framed = [_scope(scope)]
         for record in records:
             framed += (_record_heads[len(record)], record)
-        framed.append(_string(b"\x1a", scope.schema_url))
+        framed.append(string_field(b"\x1a", scope.schema_url))
         parts.append(delimited(b"\x12", b"".join(framed)))
-    parts.append(_string(b"\x1a", resource.schema_url))
+    parts.append(string_field(b"\x1a", resource.schema_url))
     return delimited(b"\x0a", b"".join(parts))
 
 
 @lru_cache(maxsize=64)  # resources are compared by identity, which is fast
 def _resource(resource: Resource) -> bytes:
-    return delimited(b"\x0a", _attributes(b"\x0a", resource.attributes))
+    return delimited(b"\x0a", attribute_fields(b"\x0a", resource.attributes))
 
 
 @lru_cache(maxsize=1024)
 def _scope(scope: Scope) -> bytes:
-    named = _string(b"\x0a", scope.name) + _string(b"\x12", scope.version)
-    return delimited(b"\x0a", named + _attributes(b"\x1a", scope.attributes))
+    named = string_field(b"\x0a", scope.name) + string_field(b"\x12", scope.version)
+    return delimited(b"\x0a", named + attribute_fields(b"\x1a", scope.attributes))

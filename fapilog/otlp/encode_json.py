@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -27,6 +27,18 @@ _INT64_END: Final = 1 << 63
 #: whose parsers limit the nesting (see ``_VALUE_LEVEL`` in fapilog/otlp/encode.py).
 _MAX_DEPTH: Final = 31
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+class Names(NamedTuple):
+    """The names of a request's lists: groups by resource, groups by scope, and the records."""
+
+    resources: str
+    scopes: str
+    records: str
+
+
+LOGS: Final = Names("resourceLogs", "scopeLogs", "logRecords")
+SPANS: Final = Names("resourceSpans", "scopeSpans", "spans")
 
 
 def _any_value(value: Any, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 - one return per type
@@ -47,11 +59,16 @@ def _any_value(value: Any, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 -
         if kind is list or kind is tuple:
             return {"arrayValue": {"values": [_any_value(inner, depth + 1) for inner in value]}}
         if kind is dict:
-            return {"kvlistValue": {"values": _key_values(value, depth + 1)}}
+            return {"kvlistValue": {"values": key_values(value, depth + 1)}}
     raise TypeError(kind)
 
 
-def _key_values(pairs: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
+def key_values(pairs: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
+    """Return attributes, or the pairs of a mapping at nesting level ``depth``, as ``KeyValue``s.
+
+    Raises:
+        TypeError, ValueError: a value has not been normalised by ``fapilog.values.normalise``.
+    """
     # None would be encoded as {"value": {}}.  Some receivers refuse {}, so "value" is omitted.
     return [
         {"key": key} if value is None else {"key": key, "value": _any_value(value, depth)}
@@ -61,9 +78,9 @@ def _key_values(pairs: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]
 
 def _attributes(attributes: Mapping[str, Any]) -> orjson.Fragment:
     try:
-        return orjson.Fragment(orjson.dumps(_key_values(attributes)))
+        return orjson.Fragment(orjson.dumps(key_values(attributes)))
     except NOT_NORMAL:
-        return orjson.Fragment(orjson.dumps(_key_values(normal_attributes(attributes))))
+        return orjson.Fragment(orjson.dumps(key_values(normal_attributes(attributes))))
 
 
 def encode_record_json(record: LogRecord) -> bytes:
@@ -88,7 +105,7 @@ def _fields(record: LogRecord) -> dict[str, Any]:
     }
     if record.body is not None:
         fields["body"] = _any_value(record.body)
-    fields["attributes"] = _key_values(record.attributes)
+    fields["attributes"] = key_values(record.attributes)
     if record.dropped_attributes_count:
         fields["droppedAttributesCount"] = record.dropped_attributes_count
     if record.trace_flags:
@@ -111,24 +128,30 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def encode_request_json(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
-    """Return an ``ExportLogsServiceRequest`` that contains the encoded records, as JSON.
+def encode_request_json(
+    items: Sequence[Item], arrange: Arrange = grouped, names: Names = LOGS
+) -> bytes:
+    """Return a request that contains the encoded records or spans, as JSON.
 
-    ``arrange`` is the function that groups the records: ``encode.grouped`` or ``encode.in_order``.
+    Args:
+        items: the encoded records, or the encoded spans.
+        arrange: the function that groups them: ``encode.grouped`` or ``encode.in_order``.
+        names: :data:`LOGS` for an ``ExportLogsServiceRequest``, :data:`SPANS` for an
+            ``ExportTraceServiceRequest``.
     """
-    logs = [_resource_logs(resource, scopes) for resource, scopes in arrange(items)]
-    return orjson.dumps({"resourceLogs": logs})
+    groups = [_resource_group(resource, scopes, names) for resource, scopes in arrange(items)]
+    return orjson.dumps({names.resources: groups})
 
 
-def _resource_logs(
-    resource: Resource, scopes: Iterable[tuple[Scope, Sequence[bytes]]]
+def _resource_group(
+    resource: Resource, scopes: Iterable[tuple[Scope, Sequence[bytes]]], names: Names
 ) -> dict[str, Any]:
     return {
         "resource": {"attributes": _attributes(resource.attributes)},
-        "scopeLogs": [
+        names.scopes: [
             {
                 "scope": _scope(scope),
-                "logRecords": [orjson.Fragment(record) for record in records],
+                names.records: [orjson.Fragment(record) for record in records],
                 "schemaUrl": _text(scope.schema_url),
             }
             for scope, records in scopes

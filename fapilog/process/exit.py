@@ -54,6 +54,7 @@ class Closable(Protocol):
 _open: Final[set[Closable]] = set()
 _others: Final[list[Callable[[float], None]]] = []
 _reports: Final[list[Callable[[float], None]]] = []
+_sources: Final[list[Callable[[float], None]]] = []
 _spent = 0.0  # seconds that _begin() took; _finish() gets only the remaining time
 
 
@@ -105,11 +106,30 @@ def after_sigterm(report: Callable[[float], None]) -> None:
     _reports.append(report)
 
 
+def before_delivery(fetch: Callable[[float], None]) -> None:
+    """Call ``fetch`` before the runtimes deliver, at the interpreter's exit and at SIGTERM.
+
+    Unlike :func:`on_sigterm`, this function installs no handler of SIGTERM.
+
+    Args:
+        fetch: a function that must not raise.  It may pass records to the runtimes.  Its
+            argument is its time limit in seconds: half of the remaining time.
+    """
+    if fetch not in _sources:
+        _sources.append(fetch)
+
+
+def _fetch(deadline: float) -> None:
+    for fetch in tuple(_sources):
+        fetch(max(deadline - monotonic(), 0.0) / 2)
+
+
 def _timeout() -> float:
     return max((runtime.exit_timeout for runtime in open_runtimes()), default=_PATIENCE)
 
 
 def _deliver(deadline: float) -> None:
+    _fetch(deadline)
     for runtime in open_runtimes():
         runtime.prepare_exit()
         runtime.flush(max(deadline - monotonic(), 0.0))
@@ -147,6 +167,7 @@ def _finish() -> None:
     deadline = monotonic() + max(_timeout() - _spent, _LAST)
     sigterm.is_deferred = True
     try:
+        _fetch(deadline)
         for runtime in open_runtimes():
             try:
                 runtime.shutdown(max(deadline - monotonic(), 0.0))

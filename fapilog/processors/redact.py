@@ -7,10 +7,13 @@ records are examined one by one.
 
 from __future__ import annotations
 
+import copy
 import re
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
+
+from typing_extensions import Self
 
 from fapilog.errors import ConfigurationError
 from fapilog.processors.field_names import DEFAULT_FIELDS, FieldNames
@@ -119,6 +122,9 @@ class RedactProcessor:
             msg = "mask must be ASCII text and not empty"
             raise ConfigurationError(msg)
         self._mask = mask
+        self._reset()
+
+    def _reset(self) -> None:
         self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
         # A cache of attribute names and keys of dicts that contain no secret and do not name a
         # secret field.  The value for each name is the number of bytes that an attribute of this
@@ -126,6 +132,17 @@ class RedactProcessor:
         self._harmless: dict[str, int] = {}
         self._clear_names: set[str] = set()
         self._masked_scope = lru_cache(_MAX_NAMES)(self._mask_scope)
+
+    def separate(self) -> Self:
+        """Return a redactor with the same options and its own counts, for other threads.
+
+        If several threads use it at the same time, some masked values may not be counted.
+
+        :meta private:
+        """
+        other = copy.copy(self)
+        other._reset()  # noqa: SLF001 - an object of this class
+        return other
 
     @property
     def redacted(self) -> int:

@@ -494,10 +494,20 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
             try:
                 configure()
             except Exception as error:  # noqa: BLE001 - a sink or a detector may raise anything
-                state.runtime = _make_console_alone()
+                fall_back()
                 announce("configure", f"{describe(error)}; logging to the console instead")
         except Exception as error:  # noqa: BLE001 - an ending interpreter cannot import modules
             announce("configure", f"records are dropped: {describe(error)}")
+
+
+def fall_back() -> None:
+    """Make a default runtime that logs to the console, after :func:`configure` has failed.
+
+    The valid options of the environment apply.  Does nothing if there is a default runtime.
+    """
+    with state.lock:
+        if state.runtime is None:
+            state.runtime = _make_console_alone()
 
 
 def _make_console_alone() -> Runtime:

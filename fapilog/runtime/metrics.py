@@ -107,7 +107,7 @@ def _sending(pipeline: Pipeline) -> Iterator[Metric]:
         "fapilog_send_duration_seconds", "Duration of sends, in seconds.", labels=["sink"]
     )
     bounds = [*map(str, BUCKETS), "+Inf"]
-    for queue in pipeline.sending_queues():
+    for queue in pipeline.all_queues():
         state, ledger = queue.state, queue.state.ledger
         backlog.add_metric([queue.name], state.backlog.pending_bytes)
         spool.add_metric([queue.name], state.spool.pending_bytes if state.spool else 0)

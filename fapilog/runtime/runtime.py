@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from typing_extensions import Self
 
+from fapilog import native
 from fapilog.diagnostics import announce, describe
 from fapilog.engine import holding
 from fapilog.engine.entry import offered
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource as SDKResource
     from typing_extensions import Unpack
 
+    from fapilog.delivery.direct_queue import DirectQueue
     from fapilog.delivery.ledger import Stats
     from fapilog.delivery.route import Route
     from fapilog.options.arguments import Arguments
@@ -104,6 +106,10 @@ class Runtime:
         self._process = resources.process_attributes()
         # Redacted resources and scopes are cached, because an application has few of them.
         self._redacted = lru_cache(maxsize=1024)(self._redact)
+        # The redactor of spans, which are redacted on the thread that exports them.
+        self.span_redactor = self._redactor and self._redactor.separate()
+        self._span_queue: DirectQueue | None = None
+        self._making = native.RLock()
         queues = make_queues(self.settings, sinks, self.resource)
         self.pipeline = Pipeline(self.settings, queues, chain, self.resource)
         #: The end time of the last flush() that timed out, and the total duration, in seconds, of
@@ -197,7 +203,35 @@ class Runtime:
     def stats(self) -> Stats:
         """Return the current statistics.  Does not block."""
         stats = self.pipeline.stats()
-        return stats if self._redactor is None else replace(stats, redacted=self._redactor.redacted)
+        if self._redactor is None or self.span_redactor is None:
+            return stats
+        sinks, queue = stats.sinks, self._span_queue
+        if queue is not None and queue.name in sinks:
+            of_spans = replace(sinks[queue.name], redacted=self.span_redactor.redacted)
+            sinks = {**sinks, queue.name: of_spans}
+        return replace(stats, sinks=sinks, redacted=self._redactor.redacted)
+
+    def span_queue(self) -> DirectQueue:
+        """Return the queue of spans; the first call makes it, and opens its sink and its spool.
+
+        :meta private:
+
+        Raises:
+            ConfigurationError: an option, or a variable ``OTEL_EXPORTER_OTLP_*``, is wrong.
+        """
+        with self._making:
+            if self._span_queue is None:
+                from fapilog.runtime import wiring  # noqa: PLC0415 - see __init__()
+
+                names = [queue.name for queue in self.pipeline.sending_queues()]
+                queue = wiring.make_span_queue(self.settings, names)
+                if self.pipeline.add_direct(queue):
+                    queue.adopt_orphans()
+                else:  # it only counts the spans that arrive after the shutdown
+                    queue.start_close(monotonic())
+                    queue.finish_close()
+                self._span_queue = queue
+            return self._span_queue
 
     @property
     def redactor(self) -> RedactProcessor | None:
@@ -302,6 +336,7 @@ class Runtime:
         """Update the resource in a forked child process, which has a different process id."""
         from fapilog.otel import resource as resources  # noqa: PLC0415 - loaded by __init__()
 
+        self._making = native.RLock()
         before, self._process = self._process, resources.process_attributes()
         self.resource = resources.of_child(self.resource, before, self._process)
         self.pipeline.resource = self.resource

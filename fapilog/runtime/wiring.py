@@ -6,20 +6,29 @@ Wrong options raise an error when the queues are created, before the first recor
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fapilog.delivery.circuit import RetryPolicy
+from fapilog.delivery.direct_queue import DirectQueue
 from fapilog.delivery.options import DeliveryOptions
 from fapilog.delivery.route import Route
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.errors import ConfigurationError
 from fapilog.options.checks import absolute_path
 from fapilog.protocols import BatchLimits, as_durable, credentials_of, destination_of
-from fapilog.sinks.factory import make_sinks, name_sinks, sink_of, wanted_sinks
+from fapilog.sinks.factory import (
+    SPANS,
+    make_sinks,
+    name_sinks,
+    sink_of,
+    span_sink,
+    wanted_sinks,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
     from pathlib import Path
 
     from fapilog.protocols import Sink
@@ -63,7 +72,8 @@ def make_queues(
     if directories and settings.spool.directory is not None:
         from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool
 
-        announce_strangers(_root(settings.spool.directory), directories)
+        root = _root(settings.spool.directory)
+        announce_strangers(root, directories | _span_directory(settings, root))
     queues: dict[int, SendingQueue] = {}
     for name, route, options in reversed(ways):  # create the queues of fallback sinks first
         queues[id(route.sink)] = SendingQueue(
@@ -74,6 +84,30 @@ def make_queues(
             fallback=queues.get(id(route.fallback)),
         )
     return list(reversed(queues.values()))
+
+
+def make_span_queue(settings: Settings, taken: Container[str] = ()) -> DirectQueue:
+    """Open the sink of spans and return its queue.
+
+    Args:
+        settings: the options.
+        taken: the names of the other sinks.  If ``traces`` is among them, the name of this sink
+            ends with a number: ``traces-2``.
+
+    Raises:
+        ConfigurationError: a variable or option is wrong.
+    """
+    sink = span_sink(settings)
+    name, number = sink.name, 2
+    while name in taken:
+        name, number = f"{sink.name}-{number}", number + 1
+    sink.open()  # before the spool, because a later error would leave the spool open
+    try:
+        options = delivery_options(settings, name, Route(sink))
+    except BaseException:
+        sink.close()
+        raise
+    return DirectQueue(sink, name=name, options=options)
 
 
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
@@ -196,6 +230,17 @@ def _spool_directories(settings: Settings, sinks: Iterable[Sink[Any]]) -> set[st
             )
             raise ConfigurationError(msg)
     return set(found)
+
+
+def _span_directory(settings: Settings, root: Path) -> set[str]:
+    """Return the name of the directory of spans in the spool, if there may be one."""
+    from fapilog.spool import Owner  # noqa: PLC0415 - only with a spool
+
+    with suppress(ConfigurationError, OSError):  # spans may be disabled, or go elsewhere
+        if any(path.name.startswith(SPANS) for path in root.iterdir()):
+            sink = span_sink(settings)
+            return {Owner(sink.name, sink.wire_format, sink.destination).directory}
+    return set()
 
 
 def _root(directory: Path) -> Path:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fapilog.record import Resource
     from fapilog.settings import Settings
+    from fapilog.sinks.otlp.sink import OTLPSpanSink
 
 _NAMES = (
     "console, otlp, otlp:URL, loki:URL, file:PATH, memory, none, or an OpenTelemetry logs exporter"
@@ -29,6 +30,9 @@ _NAMES = (
 _ARGUMENTS: Final = {"console": "stream", "file": "path", "loki": "url"}
 # Maps a sink to the text from which sink_of() made it, such as ``file:PATH``.
 _specs: Final[MutableMapping[Sink[Any], str]] = WeakKeyDictionary()
+
+#: The name of the sink of spans.
+SPANS: Final = "traces"
 
 _LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
 _PARTS = ("name", "limits", "open", "encode", "send", "close", "after_fork")
@@ -231,6 +235,18 @@ def _console(settings: Settings, stream: str) -> Sink[Any]:
 def _otlp(settings: Settings, endpoint: str) -> Sink[Any]:
     limits = BatchLimits(count=settings.batch_size, delay=settings.schedule_delay)
     return sinks.OTLPSink(endpoint or None, limits=limits)
+
+
+def span_sink(settings: Settings) -> OTLPSpanSink:
+    """Return the sink of spans, which ``OTEL_EXPORTER_OTLP_TRACES_*`` configures, unopened.
+
+    Raises:
+        ConfigurationError: a variable is wrong.
+    """
+    from fapilog.sinks.otlp.sink import OTLPSpanSink  # noqa: PLC0415 - only with spans
+
+    limits = BatchLimits(count=settings.batch_size, delay=settings.schedule_delay)
+    return OTLPSpanSink(limits=limits, name=SPANS)
 
 
 def _loki(settings: Settings, url: str) -> Sink[Any]:

@@ -287,6 +287,35 @@ def test_check_delivers_one_record_whatever_the_level(shell, receiver, monkeypat
     assert log.resource["service.name"] == "shop"
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [{"OTEL_TRACES_EXPORTER": "console,fapilog_otlp"}, {"OTEL_PYTHON_DISTRO": "fapilog"}],
+    ids=["by the exporter", "by the distro"],
+)
+def test_check_sends_a_span_if_spans_go_through_fapilog(variables, shell, receiver, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    code, out, _ = shell("check")
+    assert (code, len(receiver.logs), len(receiver.spans)) == (0, 1, 1)
+    assert [line.split()[:3] for line in out.splitlines()] == [
+        ["✓", "otlp", "delivered"],
+        ["✓", "traces", "delivered"],
+    ]
+    receiver.respond = lambda path, _body: (404, {}, b"") if path == "/v1/traces" else None
+    code, out, _ = shell("check")
+    assert code == 1
+    assert "this address accepts no OTLP traces; over HTTP the usual path is /v1/traces" in out
+
+
+def test_check_sends_no_span_if_the_sdk_exports_spans_itself(shell, receiver, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+    monkeypatch.setenv("OTEL_PYTHON_DISTRO", "fapilog")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    assert shell("check")[0] == 0
+    assert receiver.spans == []
+
+
 def test_check_says_what_the_backend_says(shell, receiver):
     receiver.respond = lambda _path, _body: (401, {"Content-Type": "text/plain"}, b"tenant unknown")
     code, out, _ = shell("check", "--sinks", f"otlp:{receiver.http_endpoint}")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.sdk.trace import TracerProvider
 
+from fapilog import Runtime
 from fapilog.cli.receiver import Receiver
+from fapilog.otel import SpanExporter
 from fapilog.sinks.otlp.sink import OTLPSink
 from fapilog.spool import Quarantine, SpoolOptions
 from fapilog.spool.quarantine import QuarantineFile
+from fapilog.spool.survey import survey
 from tests.support.spool import crash, failing, segments
 from tests.support.spool_shell import (
     Shell,
@@ -291,3 +296,55 @@ def test_replay_of_a_quarantine_in_another_format_or_in_use_says_so(shell, tmp_p
     assert code == 1
     assert "in use by another process" in out
     assert out.startswith("✗ otlp: 0 records delivered, 2 left on disk\n")
+
+
+# ---- spans
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
+def test_replay_sends_spooled_and_refused_spans(protocol, shell, monkeypatch, tmp_path, receiver):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("shop")
+    spans: Any = [tracer.start_span(name, attributes={"n": 1}) for name in ("good", "bad")]
+    for span in spans:
+        span.end()
+    receiver.respond = lambda _path, _body: (503, {}, b"")
+    with Runtime(spool={"directory": tmp_path / "spool"}, shutdown_timeout=0.1) as runtime:
+        SpanExporter(runtime).export(spans)
+    receiver.respond = refuses(b"bad")
+    code, out, _ = shell("replay")
+    assert (code, out.splitlines()[0]) == (
+        1,
+        "✗ traces: 1 record delivered, 1 refused, now in quarantine",
+    )
+    assert [span.span.name for span in receiver.spans] == ["good"]
+    shown = shell("quarantine")[1]
+    assert spans[1].get_span_context().trace_id.to_bytes(16, "big").hex() in shown
+    assert '"name":"bad"' in shown
+    receiver.respond = None
+    assert shell("replay", "--quarantine")[:2] == (0, "✓ traces: 1 record delivered\n")
+    assert [span.span.name for span in receiver.spans] == ["good", "bad"]
+
+
+def test_adopt_gives_spans_to_the_sink_of_spans_only(shell, monkeypatch, tmp_path, receiver):
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("shop")
+    span: Any = tracer.start_span("work")
+    span.end()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    with Runtime(spool={"directory": tmp_path / "spool"}, shutdown_timeout=0.1) as runtime:
+        SpanExporter(runtime).export([span])
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+    (name,) = [report.path.name for report in survey(tmp_path / "spool")]
+    assert name.startswith("traces~")
+    code, out, _ = shell("adopt", name, "--sink", "otlp", "--yes")
+    assert code == 1
+    assert "holds otlp-traces-protobuf, the sink takes otlp-protobuf" in out
+    assert shell("adopt", name, "--sink", "traces", "--yes")[0] == 0
+    assert shell("replay")[:2] == (0, "✓ traces: 1 record delivered\n")
+
+
+def test_a_wrong_variable_of_spans_costs_no_records(shell, monkeypatch, tmp_path, receiver):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "collector:4318")
+    leave(tmp_path, ("a",))
+    assert shell("replay")[:2] == (0, "✓ otlp: 1 record delivered\n")

@@ -45,7 +45,7 @@ class Application:
         sys.unraisablehook = lambda hook: self.exceptions.append(repr(hook.exc_value))
 
     def log(self) -> None:
-        log = fapilog.get_logger("faults")
+        log: Any = Spans() if IS_OF_SPANS else fapilog.get_logger("faults")
         first, count = self.options["first"], self.options["records"]
         bad_every = self.options["bad_every"]
         padding = "x" * self.options["padding"]
@@ -73,6 +73,8 @@ class Application:
                     tell("ledger", **ledger())
             if n - first + 1 == self.options["tampered_at"]:
                 tamper(self.options)
+        if IS_OF_SPANS and self.options["end"] in {"flush", "shutdown", "drained"}:
+            flush_spans()  # at the exit and at SIGTERM, fapilog itself does so
         tell("logged", at=time.monotonic())
 
     def end(self) -> None:
@@ -122,6 +124,48 @@ class Application:
         )
 
 
+class Spans:
+    """Ends a span per call, which the SDK's batch processor exports."""
+
+    def info(self, name: str, **attributes: Any) -> None:
+        with trace.get_tracer("faults").start_as_current_span(name, attributes=attributes):
+            pass
+
+    def error(self, name: str, **attributes: Any) -> None:
+        with trace.get_tracer("faults").start_as_current_span(name, attributes=attributes) as span:
+            span.set_status(trace.StatusCode.ERROR, name)
+
+    critical = error
+
+
+def configure_spans() -> None:
+    """Configure fapilog and the SDK so that spans go to the backend of the row."""
+    sink = {**options["sink"], "url": options["sink"]["url"] + "/v1/traces" * IS_OVER_HTTP}
+    limits = sink["limits"]
+    variables = {
+        "ENDPOINT": sink["url"],
+        "PROTOCOL": sink["protocol"],
+        "TIMEOUT": f"{sink['timeout'] * 1000:.0f}",
+        "CERTIFICATE": sink.get("certificate", ""),
+        "CLIENT_CERTIFICATE": sink.get("client_certificate", ""),
+        "CLIENT_KEY": sink.get("client_key", ""),
+    }
+    for name, value in variables.items():
+        os.environ[f"OTEL_EXPORTER_OTLP_TRACES_{name}"] = value
+    of_spans = {"batch_size": limits["count"], "schedule_delay": limits["delay"]}
+    fapilog.configure(sinks=[], **of_spans, **options["settings"])
+    processor = BatchSpanProcessor(SpanExporter(), schedule_delay_millis=20)
+    provider = TracerProvider()
+    provider.add_span_processor(processor)
+    trace.set_tracer_provider(provider)
+
+
+def flush_spans() -> None:
+    """Let the SDK export the spans that still wait in its own queue."""
+    provider: Any = trace.get_tracer_provider()
+    provider.force_flush()
+
+
 def tamper(options: dict[str, Any]) -> None:
     """Damage the files of the spool as another program might do."""
     spool = Path(options["settings"]["spool"]["directory"])
@@ -150,7 +194,10 @@ def tell(event: str, **values: Any) -> None:
 
 def ledger() -> dict[str, Any]:
     stats = asdict(fapilog.stats())
-    del stats["sinks"]
+    sinks = stats.pop("sinks")
+    if IS_OF_SPANS:
+        stats = sinks["traces"]
+        del stats["sinks"]
     return {"spooled": 0, "quarantined": 0, "adopted": 0, **stats}
 
 
@@ -220,6 +267,8 @@ def make_sinks(options: dict[str, Any]) -> list[Any]:
 
 
 options = json.loads(sys.argv[1])
+IS_OF_SPANS = options["sink"]["kind"] == "spans"
+IS_OVER_HTTP = options["sink"]["protocol"] != "grpc" if IS_OF_SPANS else False
 if options["tampering"] and not options["tampered_at"]:
     tamper(options)
 application = Application(options)
@@ -230,7 +279,16 @@ atexit.register(application.report)
 
 import fapilog  # noqa: E402 - see above
 
-configure()
+if IS_OF_SPANS:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from fapilog.otel import SpanExporter
+
+    configure_spans()
+else:
+    configure()
 stalls.start()
 application.log()
 application.end()

@@ -17,14 +17,16 @@ from typing import Any, Final, NamedTuple
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 OTLP_PATH: Final = "/v1/logs"
+SPANS_PATH: Final = "/v1/traces"
 LOKI_PATH: Final = "/loki/api/v1/push"
 
 #: The exceptions that the readers raise for a body that is not a request.
 DECODE_ERRORS: Final = (DecodeError, json_format.ParseError, ValueError, KeyError, OSError)
 
-_IDS: Final = ("traceId", "spanId")
+_IDS: Final = ("traceId", "spanId", "parentSpanId")
 
 
 class Arrived(NamedTuple):
@@ -41,13 +43,7 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 
 def read_otlp(body: bytes, content_type: str = "") -> list[Arrived]:
     """Return the records of an OTLP request, protobuf or JSON, in order."""
-    if content_type.startswith("application/json"):
-        for record in _json_records(document := json.loads(body)):
-            for name in _IDS:
-                record.pop(name, None)  # hexadecimal, unlike protobuf's JSON
-        request = json_format.ParseDict(document, ExportLogsServiceRequest())
-    else:
-        request = ExportLogsServiceRequest.FromString(body)
+    request = _parsed(ExportLogsServiceRequest(), body, content_type)
     return [
         _arrived({pair.key: pair.value for pair in record.attributes})
         for resource in request.resource_logs
@@ -56,10 +52,32 @@ def read_otlp(body: bytes, content_type: str = "") -> list[Arrived]:
     ]
 
 
-def _json_records(document: Any) -> Iterable[dict[str, Any]]:
-    for resource in document["resourceLogs"]:
-        for scope in resource["scopeLogs"]:
-            yield from scope["logRecords"]
+def read_spans(body: bytes, content_type: str = "") -> list[Arrived]:
+    """Return the spans of an OTLP request, protobuf or JSON, in order."""
+    request = _parsed(ExportTraceServiceRequest(), body, content_type)
+    return [
+        _arrived({pair.key: pair.value for pair in span.attributes})
+        for resource in request.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+
+
+def _parsed(request: Any, body: bytes, content_type: str) -> Any:
+    if not content_type.startswith("application/json"):
+        request.ParseFromString(body)
+        return request
+    document = json.loads(body)
+    for item in _json_items(document):
+        for name in _IDS:
+            item.pop(name, None)  # hexadecimal, unlike protobuf's JSON
+    return json_format.ParseDict(document, request)
+
+
+def _json_items(document: Any) -> Iterable[dict[str, Any]]:
+    for resource in document.get("resourceLogs") or document["resourceSpans"]:
+        for scope in resource.get("scopeLogs") or resource["scopeSpans"]:
+            yield from scope.get("logRecords") or scope["spans"]
 
 
 def _arrived(attributes: Mapping[str, Any]) -> Arrived:
@@ -83,6 +101,10 @@ def read_stored(body: bytes, wire_format: str) -> list[Arrived]:
             return read_otlp(body)
         case "otlp-json":
             return read_otlp(body, "application/json")
+        case "otlp-traces-protobuf":
+            return read_spans(body)
+        case "otlp-traces-json":
+            return read_spans(body, "application/json")
         case "loki-json":
             return _loki_json(body)
         case "loki-protobuf":

@@ -1,4 +1,4 @@
-"""The gRPC side of the scripted backend: a LogsService, and a relay that breaks its connections.
+"""The gRPC side of the scripted backend: two services, and a relay that breaks its connections.
 
 A handler of gRPC's own server cannot reset a connection, slow down an answer, or
 write noise.  Clients therefore connect to a relay of plain sockets, which passes
@@ -11,14 +11,16 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from tests.faults.decode import read_otlp
+from tests.faults.decode import Arrived, read_otlp, read_spans
 from tests.faults.http_backend import (
     BAD,
     BOMB,
@@ -32,7 +34,11 @@ from tests.faults.http_backend import (
 )
 from tests.faults.script import Journal, Script, Step, Verdict, judge
 
-SERVICE: Final = "opentelemetry.proto.collector.logs.v1.LogsService"
+#: The services, each with the reader of its requests.
+SERVICES: Final = {
+    "opentelemetry.proto.collector.logs.v1.LogsService": read_otlp,
+    "opentelemetry.proto.collector.trace.v1.TraceService": read_spans,
+}
 #: Seconds for which answers arrive at one byte per second, longer than a client's time limit.
 DRIBBLE: Final = 2.5
 
@@ -120,7 +126,7 @@ class Relay:
 
 
 class GRPCBackend:
-    """A LogsService behind a relay on a port that the suite keeps reserved."""
+    """The services behind a relay on a port that the suite keeps reserved."""
 
     def __init__(
         self,
@@ -136,9 +142,10 @@ class GRPCBackend:
         self._relay = Relay(port, script, journal)
         options = [("grpc.max_receive_message_length", largest)]
         self._server = grpc.server(ThreadPoolExecutor(8), options=options)
-        handler = grpc.unary_unary_rpc_method_handler(self._export)
-        service = grpc.method_handlers_generic_handler(SERVICE, {"Export": handler})
-        self._server.add_generic_rpc_handlers((service,))
+        for service, read in SERVICES.items():
+            handler = grpc.unary_unary_rpc_method_handler(partial(self._export, read))
+            methods = grpc.method_handlers_generic_handler(service, {"Export": handler})
+            self._server.add_generic_rpc_handlers((methods,))
         if credentials is None:
             self._port = self._server.add_insecure_port("127.0.0.1:0")
         else:
@@ -148,9 +155,14 @@ class GRPCBackend:
         self._server.start()
         self._relay.start(self._port)
 
-    def _export(self, body: bytes, context: grpc.ServicerContext) -> bytes:
+    def _export(
+        self,
+        read: Callable[[bytes], list[Arrived]],
+        body: bytes,
+        context: grpc.ServicerContext,
+    ) -> bytes:
         step = self._script.next()
-        verdict = judge(step, read_otlp(body), len(body), "grpc")
+        verdict = judge(step, read(body), len(body), "grpc")
         self._journal.note(step.fault, verdict)
         return self._play(step, verdict, len(body), context)
 

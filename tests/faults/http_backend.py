@@ -20,7 +20,15 @@ from urllib.parse import urlsplit
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
-from tests.faults.decode import DECODE_ERRORS, LOKI_PATH, read_loki, read_otlp, unpacked
+from tests.faults.decode import (
+    DECODE_ERRORS,
+    LOKI_PATH,
+    SPANS_PATH,
+    read_loki,
+    read_otlp,
+    read_spans,
+    unpacked,
+)
 from tests.faults.rows import PROXY_PASSWORD
 from tests.faults.script import DATE, Journal, Script, Step, Verdict, judge
 
@@ -49,7 +57,10 @@ def reset(connection: socket.socket) -> None:
 
 
 def partial_success(rejected: int) -> bytes:
-    """Return an answer that takes a request except for ``rejected`` records."""
+    """Return an answer that takes a request except for ``rejected`` records or spans.
+
+    The answers about spans have the same field numbers.
+    """
     answer = ExportLogsServiceResponse()
     answer.partial_success.rejected_log_records = rejected
     answer.partial_success.error_message = BAD
@@ -105,8 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = unpacked(self.rfile.read(length), self.headers.get("Content-Encoding", ""))
         kind = self.headers.get("Content-Type", "")
         try:
-            read = read_loki if self._is_loki else read_otlp
-            records = read(body, kind)
+            records = _READ.get(self._route, read_otlp)(body, kind)
         except DECODE_ERRORS as error:
             self._answer(400, repr(error).encode(), "text/plain")
             raise
@@ -117,7 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def _is_loki(self) -> bool:
-        return urlsplit(self.path).path == LOKI_PATH  # a proxy gets the whole URL
+        return self._route == LOKI_PATH
+
+    @property
+    def _route(self) -> str:
+        return urlsplit(self.path).path  # a proxy gets the whole URL
 
     # ---- the acts of the script
 
@@ -151,7 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse_in_part(self, _step: Step, verdict: Verdict) -> None:
         rejected = len(verdict.refused)
         if self._is_json:
-            partial = {"rejectedLogRecords": str(rejected), "errorMessage": BAD}
+            name = "rejectedSpans" if self._route == SPANS_PATH else "rejectedLogRecords"
+            partial = {name: str(rejected), "errorMessage": BAD}
             self._succeed(json.dumps({"partialSuccess": partial}).encode())
         else:
             self._succeed(partial_success(rejected))
@@ -226,6 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Write nothing."""
 
 
+_READ: Final = {LOKI_PATH: read_loki, SPANS_PATH: read_spans}
 _PLAY: Final[dict[str, Callable[[_Handler, Step, Verdict], None]]] = {
     "succeed": _Handler._take,
     "die": _Handler._die,

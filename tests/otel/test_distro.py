@@ -177,6 +177,40 @@ def test_exporters_are_named_by_the_same_variable_with_either_distro(
     assert "s3cret" not in f"{telemetry.logs} {lines} {loki.entries}"
 
 
+def test_the_exporter_of_spans_has_the_same_name_with_opentelemetrys_own_distro(tmp_path):
+    variables = {
+        **STOCK,
+        "OTEL_TRACES_EXPORTER": "fapilog_otlp",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "FAPILOG_OTEL_PROVIDER": "false",
+    }
+    with receiving() as telemetry:
+        done = run(telemetry, SPAN, tmp_path, **variables)
+    assert done.returncode == 0
+    assert "fapilog: " not in done.stderr
+    assert [span.span.name for span in telemetry.spans] == ["work"]
+
+
+def test_spans_survive_an_outage_with_no_code(tmp_path):
+    """The backend refuses every request for a while, then the process ends."""
+    with receiving() as telemetry:
+        refused: list[str] = []
+
+        def refuse(path: str, body: bytes) -> Any:
+            if path != "/v1/traces" or len(refused) >= 3:
+                return telemetry._note(path, body)
+            refused.append(path)
+            return 503, {"Retry-After": "0"}, b""
+
+        telemetry.receiver.respond = refuse
+        script = "for _ in range(1000):" + SPAN.replace("\n", "\n    ")
+        done = run(telemetry, script, tmp_path)
+    assert done.returncode == 0
+    assert len(refused) == 3
+    assert len(telemetry.spans) == 1000
+    assert len({span.span.span_id for span in telemetry.spans}) == 1000
+
+
 BASIC = """
 import logging
 logging.basicConfig(level=logging.DEBUG, format="%(name)s says %(message)s")
@@ -223,7 +257,7 @@ def variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 DEFAULTS = {
     "OTEL_PYTHON_CONFIGURATOR": "fapilog",
-    "OTEL_TRACES_EXPORTER": "otlp",
+    "OTEL_TRACES_EXPORTER": "fapilog_otlp",
     "OTEL_METRICS_EXPORTER": "otlp",
     "OTEL_LOGS_EXPORTER": "otlp",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from fapilog.otlp.decode import decode_request
+from fapilog.otlp.decode import decode_request, decode_span, split_request
 from fapilog.otlp.decode_json import split_request_json
+from fapilog.otlp.encode_json import SPANS
 from fapilog.otlp.protobuf import bytes_field, fields
-from fapilog.sinks.lines import json_line
+from fapilog.sinks.lines import json_line, json_text, without_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ _HEX: Final = 32
 
 
 def lines_of(wire_format: str, body: bytes) -> list[str]:
-    """Decode the batch ``body``, and return one line of text per record.
+    """Decode the batch ``body``, and return one line of text per record or span.
 
     If ``wire_format`` is not supported, return the lines of the body as text.  If the body cannot
     be decoded, return a single line with its size and its first bytes.
@@ -40,6 +41,17 @@ def _otlp(body: bytes) -> Iterator[str]:
 def _otlp_json(body: bytes) -> Iterator[str]:
     for _, _, record in split_request_json(body):
         yield record.decode()
+
+
+def _spans(body: bytes) -> Iterator[str]:
+    for _, scope, encoded in split_request(body):
+        fields = {**decode_span(encoded), "scope": scope.name}
+        yield without_commands(json_text(fields).encode()).decode()
+
+
+def _spans_json(body: bytes) -> Iterator[str]:
+    for _, _, span in split_request_json(body, SPANS):
+        yield without_commands(span).decode()
 
 
 def _loki_json(body: bytes) -> Iterator[str]:
@@ -70,6 +82,8 @@ def _repeated(message: bytes, number: int) -> Iterator[bytes]:
 _READERS: Final[Mapping[str, Callable[[bytes], Iterator[str]]]] = {
     "otlp-protobuf": _otlp,
     "otlp-json": _otlp_json,
+    "otlp-traces-protobuf": _spans,
+    "otlp-traces-json": _spans_json,
     "loki-json": _loki_json,
     "loki-protobuf": _loki,
 }

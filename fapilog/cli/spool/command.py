@@ -19,7 +19,7 @@ from fapilog.options.checks import absolute_path
 from fapilog.protocols import as_durable, credentials_of, destination_of
 from fapilog.settings import Settings
 from fapilog.severity import SHORT_NAMES
-from fapilog.sinks.factory import name_sinks, wanted_sinks
+from fapilog.sinks.factory import name_sinks, span_sink, wanted_sinks
 from fapilog.spool import Owner
 from fapilog.spool.credentials import Credentials
 from fapilog.spool.quarantine import QuarantineFile
@@ -195,9 +195,14 @@ def size_of(scans: Iterable[Scan]) -> str:
 
 
 def configured_sinks(settings: Settings) -> dict[str, Any]:
-    """Return the configured sinks by name, including the fallback sinks of routes."""
+    """Return the configured sinks by name, with the fallback sinks of routes and the sink of spans.
+
+    If an environment variable for spans is wrong, the sink of spans is missing.
+    """
     fallbacks = dict.fromkeys(group.fallback for group in settings.routes.values())
     wanted = [*wanted_sinks(settings), *(one for one in fallbacks if one is not None)]
+    with contextlib.suppress(ConfigurationError):
+        wanted.append(span_sink(settings))
     return name_sinks(settings, wanted)
 
 

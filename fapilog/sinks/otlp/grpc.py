@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from fapilog.sinks.http.proxies import Proxy
     from fapilog.sinks.otlp.options import OTLPOptions
 
-EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
 #: The details of gRPC's error contain ``_UNTRUSTED`` if OpenSSL does not trust the certificate,
 #: and ``_REFUSED_BY_PROXY`` if the proxy refuses the credentials.
@@ -76,7 +75,7 @@ _inherited: list[Any] = []
 
 
 class GRPCTransport:
-    """Sends requests as gRPC calls of ``LogsService/Export``.
+    """Sends requests as gRPC calls of the signal's method ``Export``.
 
     Thread-safe; all threads share one channel.
 
@@ -113,7 +112,7 @@ class GRPCTransport:
         with self._connecting:
             if self._call is None:
                 self._channel = self._open()
-                self._call = self._channel.unary_unary(EXPORT, None, None)
+                self._call = self._channel.unary_unary(self._options.signal.method, None, None)
             return self._call
 
     def _open(self) -> grpc.Channel:

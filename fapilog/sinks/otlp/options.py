@@ -1,7 +1,8 @@
-"""Reads the OTLP sink's options from arguments and ``OTEL_EXPORTER_OTLP_*`` variables.
+"""Reads an OTLP sink's options from arguments and ``OTEL_EXPORTER_OTLP_*`` variables.
 
-Arguments override the variables for logs (``OTEL_EXPORTER_OTLP_LOGS_*``), which override the
-general variables.  All options are checked once, when the sink is created.  Specification:
+Arguments override the variables for the sink's signal (such as ``OTEL_EXPORTER_OTLP_LOGS_*``),
+which override the general variables.  All options are checked once, when the sink is created.
+Specification:
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
@@ -11,7 +12,8 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import unquote, urlsplit
 
@@ -33,6 +35,7 @@ from fapilog.sinks.http.options import (
     usable_url,
     user_agent,
 )
+from fapilog.sinks.otlp.signal import LOGS, Signal
 
 Protocol: TypeAlias = Literal["http/protobuf", "http/json", "grpc"]
 Compression: TypeAlias = Literal["gzip", "none"]
@@ -41,10 +44,8 @@ GRPC: Final = "grpc"
 USER_AGENT: Final = user_agent("otlp")
 
 _DEFAULT_PROTOCOL: Final = "http/protobuf"
-_LOGS_PATH: Final = "/v1/logs"
-_DEFAULT_HTTP: Final = f"http://localhost:4318{_LOGS_PATH}"
+_DEFAULT_HTTP: Final = "http://localhost:4318"
 _DEFAULT_GRPC: Final = "http://localhost:4317"
-_LOGS: Final = "OTEL_EXPORTER_OTLP_LOGS_"
 _GENERAL: Final = "OTEL_EXPORTER_OTLP_"
 _BASE_URL: Final = f"{_GENERAL}ENDPOINT"
 #: An error message contains one of these strings if HTTP was used on a gRPC port, or gRPC on an
@@ -74,6 +75,7 @@ class OTLPOptions(HTTPOptions):
     protocol: Protocol = _DEFAULT_PROTOCOL
     compression: Compression = "none"
     insecure: bool = False
+    signal: Signal = field(default=LOGS, repr=False)
 
     @property
     def is_secure(self) -> bool:
@@ -89,6 +91,7 @@ class OTLPOptions(HTTPOptions):
 
 
 def resolve(
+    signal: Signal = LOGS,
     *,
     endpoint: str | None = None,
     protocol: Protocol | None = None,
@@ -100,30 +103,32 @@ def resolve(
     client_certificate: FilePath | None = None,
     insecure: bool | None = None,
 ) -> OTLPOptions:
-    """Return the options of an ``OTLPSink``, from its arguments and the environment."""
-    chosen: Any = _choice("protocol", protocol, get_args(Protocol), _DEFAULT_PROTOCOL)
-    packing: Any = _choice("compression", compression, get_args(Compression), "none")
-    url, credentials = _endpoint(_given("endpoint", endpoint), chosen)
-    given_headers = _headers(_given("headers", headers))
+    """Return the options of an OTLP sink for ``signal``, from its arguments and the environment."""
+    given = partial(_given, signal)
+    chosen: Any = _choice(given("protocol", protocol), get_args(Protocol), _DEFAULT_PROTOCOL)
+    packing: Any = _choice(given("compression", compression), get_args(Compression), "none")
+    url, credentials = _endpoint(given("endpoint", endpoint), chosen, signal)
+    given_headers = _headers(given("headers", headers))
     if credentials:
         given_headers.setdefault("authorization", credentials)
-    is_plain = _choice("insecure", insecure, ("true", "false"), "false") == "true"
+    is_plain = _choice(given("insecure", insecure), ("true", "false"), "false") == "true"
     files = [
-        _given("certificate", certificate),
-        _given("client_key", client_key),
-        _given("client_certificate", client_certificate),
+        given("certificate", certificate),
+        given("client_key", client_key),
+        given("client_certificate", client_certificate),
     ]
     if not OTLPOptions(endpoint=url, protocol=chosen, insecure=is_plain).is_secure:
-        files = [_if_readable(one) for one in files]
+        files = [_if_readable(one, signal) for one in files]
         if files[2].value is None and files[1].source.startswith(_GENERAL):
             files[1] = files[2]  # ignore a key that has no certificate
     return OTLPOptions(
         endpoint=url,
         protocol=chosen,
         headers=given_headers,
-        timeout=_timeout(_given("timeout", timeout)),
+        timeout=_timeout(given("timeout", timeout)),
         compression=packing,
         insecure=is_plain,
+        signal=signal,
         **pem_files(*files),
     )
 
@@ -134,7 +139,7 @@ def with_port_hint(message: str) -> str:
     return f"{message}; {_PORTS}" if is_confused else message
 
 
-def _given(name: str, argument: object) -> _Given:
+def _given(signal: Signal, name: str, argument: object) -> _Given:
     """Return the value of an option, and the name of the argument or variable that sets it.
 
     If ``argument`` is None, the value comes from the first environment variable for this option
@@ -142,7 +147,7 @@ def _given(name: str, argument: object) -> _Given:
     """
     if argument is not None:
         return _Given(argument, name)
-    for prefix in (_LOGS, _GENERAL):
+    for prefix in (signal.variables, _GENERAL):
         variable = prefix + name.upper()
         value = os.environ.get(variable, "").strip()
         if value:
@@ -164,7 +169,7 @@ def _refused(given: _Given, fix: str) -> None:
     announce(f"variable {source}", f"{source}={value!r}: {fix}; it is ignored")
 
 
-def _if_readable(given: _Given) -> _Given:
+def _if_readable(given: _Given, signal: Signal) -> _Given:
     """Return ``given``, but without its value if an environment variable names an unreadable file.
 
     This function is called for endpoints without TLS.  Their connections do not use the file, and
@@ -175,14 +180,13 @@ def _if_readable(given: _Given) -> _Given:
     try:
         readable_file(*given)
     except ConfigurationError as error:
-        why = "it is ignored, because the endpoint of the logs uses no TLS"
+        why = f"it is ignored, because the endpoint of the {signal.name} uses no TLS"
         announce(f"variable {given.source}", f"{error}; {why}")
         return _Given(None, given.source)
     return given
 
 
-def _choice(name: str, argument: object, choices: tuple[str, ...], default: str) -> str:
-    given = _given(name, argument)
+def _choice(given: _Given, choices: tuple[str, ...], default: str) -> str:
     value = str(given.value or default).lower()
     if value in choices:
         return value
@@ -190,14 +194,14 @@ def _choice(name: str, argument: object, choices: tuple[str, ...], default: str)
     return default
 
 
-def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
+def _endpoint(given: _Given, protocol: Protocol, signal: Signal) -> tuple[str, str]:
     """Return the URL without credentials, and the value of the ``Authorization`` header.
 
     The second value is "" if the URL contains no credentials.
     """
     value = given.value
     if value is None:
-        return (_DEFAULT_GRPC if protocol == GRPC else _DEFAULT_HTTP), ""
+        return (_DEFAULT_GRPC if protocol == GRPC else _DEFAULT_HTTP + signal.path), ""
     if (
         protocol == GRPC
         and is_printable_text(value)
@@ -205,9 +209,9 @@ def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
         and _is_target(value)
     ):
         return value, ""  # the value is host:port or another gRPC target
-    form = f" for {protocol}: give it in the form {_form(given.source, protocol)}"
+    form = f" for {protocol}: give it in the form {_form(given.source, protocol, signal)}"
     url = split_url(value, given.source, form)
-    return join_url(url, _path(url.path, given.source, protocol)), credentials_of(url)
+    return join_url(url, _path(url.path, given.source, protocol, signal)), credentials_of(url)
 
 
 def _is_target(value: str) -> bool:
@@ -218,33 +222,33 @@ def _is_target(value: str) -> bool:
     return bool(_HOST_AND_PORT.fullmatch(value)) and usable_url(f"http://{value}") is not None
 
 
-def _form(source: str, protocol: Protocol) -> str:
+def _form(source: str, protocol: Protocol, signal: Signal) -> str:
     if protocol == GRPC:
         return "http://host:4317 or host:4317"
     if source == _BASE_URL:
-        return f"http://host:4318, to which {_LOGS_PATH} is added"
-    return f"http://host:4318{_LOGS_PATH}"
+        return f"http://host:4318, to which {signal.path} is added"
+    return f"http://host:4318{signal.path}"
 
 
-def _path(path: str, source: str, protocol: Protocol) -> str:
+def _path(path: str, source: str, protocol: Protocol, signal: Signal) -> str:
     """Return the path to which the sink sends requests.
 
-    ``/v1/logs`` is added to the path of the URL in ``OTEL_EXPORTER_OTLP_ENDPOINT``, and to a URL
-    without a path in the argument ``endpoint``.
+    The signal's path is added to the path of the URL in ``OTEL_EXPORTER_OTLP_ENDPOINT``, and to a
+    URL without a path in the argument ``endpoint``.
     """
     if protocol == GRPC:
         return ""
     if source == _BASE_URL:
         base = path.rstrip("/")
-        if base.endswith(_LOGS_PATH):
+        if base.endswith(signal.path):
             announce(
                 source,
-                f"{source} already ends with {_LOGS_PATH}, which is added again; remove "
-                f"{_LOGS_PATH} from it, or set {_LOGS}ENDPOINT instead",
+                f"{source} already ends with {signal.path}, which is added again; remove "
+                f"{signal.path} from it, or set {signal.variables}ENDPOINT instead",
             )
-        return base + _LOGS_PATH
+        return base + signal.path
     if not path:
-        return "/" if source.startswith(_LOGS) else _LOGS_PATH
+        return "/" if source.startswith(signal.variables) else signal.path
     return path
 
 

@@ -1,25 +1,23 @@
-"""Sends records to a collector or to any other backend that supports OTLP.
+"""Sends records or spans to a collector or to any other backend that supports OTLP.
 
-The sink encodes each record once, and sends a batch of encoded records as one request.  The
+A sink encodes each record once, and sends a batch of encoded records as one request.  The
 transport, which loads httpcore or grpc, is imported when the sink is opened.
 """
 
 from __future__ import annotations
 
 import gzip
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from fapilog.context import suppressed
 from fapilog.errors import ConfigurationError, RetryableError, TooLargeError
 from fapilog.otlp.classify import outcome
-from fapilog.otlp.decode import split_request
-from fapilog.otlp.decode_json import split_request_json
-from fapilog.otlp.encode import encode_record, encode_request, in_order
-from fapilog.otlp.encode_json import encode_record_json, encode_request_json
+from fapilog.otlp.encode import in_order
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
 from fapilog.sinks.http.destination import credentials_in, describe_destination
 from fapilog.sinks.http.options import CONCURRENCY, GZIP_LEVEL
 from fapilog.sinks.otlp.options import GRPC, USER_AGENT, resolve, with_port_hint
+from fapilog.sinks.otlp.signal import LOGS, TRACES, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,6 +71,8 @@ class OTLPSink(DurableSink["Item"]):
         ConfigurationError: an option or variable is invalid.
     """
 
+    signal: ClassVar[Signal] = LOGS
+
     def __init__(
         self,
         endpoint: str | None = None,
@@ -91,6 +91,7 @@ class OTLPSink(DurableSink["Item"]):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.options = resolve(
+            self.signal,
             endpoint=endpoint,
             protocol=protocol,
             headers=headers,
@@ -113,14 +114,12 @@ class OTLPSink(DurableSink["Item"]):
         self._given_transport = transport
         self._transport: _HTTPTransport | GRPCTransport | None = None
         is_json = self.options.protocol == "http/json"
-        self.wire_format = "otlp-json" if is_json else "otlp-protobuf"
-        self._encode_record = encode_record_json if is_json else encode_record
-        self._encode_request = encode_request_json if is_json else encode_request
-        self._split_request = split_request_json if is_json else split_request
+        self._encoding = self.signal.json if is_json else self.signal.protobuf
+        self.wire_format = self._encoding.wire_format
 
     def __repr__(self) -> str:
         options = self.options
-        return f"OTLPSink({options.shown!r}, {options.protocol!r}, name={self.name!r})"
+        return f"{type(self).__name__}({options.shown!r}, {options.protocol!r}, name={self.name!r})"
 
     def open(self) -> None:
         """Load the transport and the certificates.  Makes no connection.
@@ -138,7 +137,7 @@ class OTLPSink(DurableSink["Item"]):
 
     def encode(self, record: LogRecord) -> Item:
         """Return the record's resource, its scope and the encoded record."""
-        return record.resource, record.scope, self._encode_record(record)
+        return record.resource, record.scope, self._encoding.encode(record)
 
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
         """Send one request.  Blocks for at most ``timeout`` seconds.
@@ -148,7 +147,7 @@ class OTLPSink(DurableSink["Item"]):
         Raises:
             SendError: the batch was not delivered; see :meth:`fapilog.protocols.Sink.send`.
         """
-        body = self._encode_request(batch)
+        body = self._encoding.encode_request(batch)
         if len(body) > MAX_REQUEST:
             msg = f"a request of {len(body)} bytes exceeds the protocol's limit of {MAX_REQUEST}"
             raise TooLargeError(msg)
@@ -164,7 +163,7 @@ class OTLPSink(DurableSink["Item"]):
 
     def pack(self, items: Sequence[Item]) -> bytes:
         """Return a request that contains the encoded records in the order of ``items``."""
-        return self._encode_request(items, in_order)
+        return self._encoding.encode_request(items, in_order)
 
     def unpack(self, packed: bytes) -> list[Item]:
         """Return the encoded records in a request that :meth:`pack` returned.
@@ -172,7 +171,7 @@ class OTLPSink(DurableSink["Item"]):
         Raises:
             ValueError: ``packed`` is not such a request.
         """
-        return self._split_request(packed)
+        return self._encoding.split_request(packed)
 
     def close(self) -> None:
         """Close all connections."""
@@ -184,6 +183,20 @@ class OTLPSink(DurableSink["Item"]):
         """Discard the parent's connections.  The next ``send`` opens new connections."""
         if self._transport is not None:
             self._transport.after_fork()
+
+
+class OTLPSpanSink(OTLPSink):
+    """Sends spans (:class:`fapilog.span.Span`) with the OpenTelemetry protocol.  Thread-safe.
+
+    The arguments are those of :class:`OTLPSink`.  The variables are
+    ``OTEL_EXPORTER_OTLP_TRACES_<OPTION>`` and ``OTEL_EXPORTER_OTLP_<OPTION>``, and the path of
+    HTTP backends is ``/v1/traces``.
+
+    Raises:
+        ConfigurationError: an option or variable is invalid.
+    """
+
+    signal = TRACES
 
 
 class _HTTPTransport:
