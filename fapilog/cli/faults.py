@@ -344,8 +344,9 @@ class _Search:
             )
         return Fault(
             "wrong-port",
-            f"the gRPC server at {self._address} takes no {self._items}: it is another server, or one "
-            f"that takes only other data, such as a collector without a pipeline for {self._items}",
+            f"the gRPC server at {self._address} takes no {self._items}: it is another server, or "
+            "one that takes only other data, such as a collector without a pipeline for "
+            f"{self._items}",
             self._lines.url(self._url_of("HOST", self._lines.usual_port)),
         )
 

@@ -445,7 +445,7 @@ def test_a_grpc_server_that_takes_only_traces(check, environment, form):
         server.stop(0).wait()
         workers.shutdown()
     assert sink["fault"] == "wrong-port"
-    assert "takes only traces" in sink["reason"]
+    assert "takes no logs" in sink["reason"]
 
 
 def test_a_wrong_path_of_loki(check, environment, apply):
