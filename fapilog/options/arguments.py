@@ -123,6 +123,7 @@ class Arguments(TypedDict, total=False):
     handle_sigterm: bool
     otel_provider: bool
     otel_disabled: bool
+    metrics_directory: Path | None
     console: ConsoleArguments
     file: FileArguments
     loki: LokiArguments

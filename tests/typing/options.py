@@ -39,6 +39,7 @@ def settings() -> Settings:
         handle_sigterm=False,
         otel_provider=False,
         otel_disabled=False,
+        metrics_directory=Path("metrics"),
         console={
             "stream": "stderr",
             "format": "lambda",
