@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import sub
 from typing import TYPE_CHECKING, Final
 
 from fapilog import native
@@ -63,25 +64,25 @@ class Publisher:
 
         Counters are written as differences, so the counts of a runtime that was replaced stay.
         """
+        if not self._publishing.acquire(timeout=_TICK):
+            return  # a shutdown in a signal handler has interrupted this method in the same thread
         try:
-            with self._publishing:
-                for series, current in self._measurements(self._runtime):
-                    is_gone = self._closed and not series.is_kept
-                    values = [0.0] if is_gone else current
-                    before = self._published.get(series)
-                    if values != before:
-                        self._write(series, values, before or [0.0] * len(values))
-        except Exception as error:  # noqa: BLE001 - reading must not stop the thread
+            for series, current in self._measurements(self._runtime):
+                is_gone = self._closed and not series.is_kept
+                values = [0.0] if is_gone else current
+                before = self._published.get(series)
+                if values != before:
+                    self._write(series, values, before or [0.0] * len(values))
+        except Exception as error:  # noqa: BLE001 - an error must not end the thread
             announce("publish metrics", f"fapilog's metrics are not up to date: {describe(error)}")
+        finally:
+            self._publishing.release()
 
     def _write(self, series: Series, values: list[float], before: list[float]) -> None:
         cells = self._cells.get(series)
         if cells is None:
             cells = self._cells[series] = self.shared.cells(series)
-        with self.shared.changing:
-            for place, (value, old) in enumerate(zip(values, before, strict=True)):
-                if value != old:
-                    cells.values[place] += value - old
+        self.shared.increase(cells, map(sub, values, before))
         self._published[series] = values
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from fapilog.runtime import mapped_file
 from fapilog.runtime.mapped_file import MappedFile, entries, packed, private_values, values_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from fapilog.runtime.mapped_file import Values
@@ -84,7 +84,7 @@ class Series(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The number of its values: one, or, for a histogram, one per bucket, and the sum."""
+        """The number of its values; a histogram has one per bucket, and the sum."""
         return len(self.bounds) + 2 if self.kind == "histogram" else 1
 
     @property
@@ -191,7 +191,6 @@ class SharedMetrics:
             write to it.
 
     Attributes:
-        changing: a lock for values that are read and then changed, if several threads do so.
         forks: the number of forks after which this process is a child.  Cells that were created
             before a fork belong to the parent.
     """
@@ -210,7 +209,7 @@ class SharedMetrics:
         self.forks += 1
         self._file: MappedFile | None = None
         self._cells: dict[bytes, Cells] = {}
-        self.changing = native.Lock()
+        self._changing = native.Lock()
         self._adding = native.Lock()
         self._reading = native.Lock()
 
@@ -221,13 +220,31 @@ class SharedMetrics:
         the series.
         """
         key = series.key()
-        with self._adding:
+        exemplars = len(series.bounds) + 1 if series.has_exemplars else 0
+        count = series.size + exemplars * _EXEMPLAR
+        if not self._adding.acquire(timeout=_PATIENCE):
+            # A shutdown in a signal handler has interrupted this method in the same thread.
+            return Cells(private_values(count), series.size)
+        try:
             found = self._cells.get(key)
             if found is None:
-                exemplars = len(series.bounds) + 1 if series.has_exemplars else 0
-                count = series.size + exemplars * _EXEMPLAR
                 found = self._cells[key] = Cells(self._store(key, count), series.size)
             return found
+        finally:
+            self._adding.release()
+
+    def increase(self, cells: Cells, change: Iterable[float]) -> None:
+        """Add ``change`` to the values of ``cells``, which several threads may change.
+
+        Does nothing if a signal handler has interrupted this method in the same thread.
+        """
+        if self._changing.acquire(timeout=_PATIENCE):
+            try:
+                for place, one in enumerate(change):
+                    if one:
+                        cells.values[place] += one
+            finally:
+                self._changing.release()
 
     def _store(self, key: bytes, count: int) -> Values:
         try:
@@ -260,7 +277,7 @@ class SharedMetrics:
                     if is_locked:
                         self._compact()
                     self._read(merged, prefix)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: a file is damaged
                 announce(
                     "metrics omitted",
                     f"the metrics of all processes are omitted: {describe(error)}",
