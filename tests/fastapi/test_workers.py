@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.fastapi.workers import GUNICORN, TRACE, UVICORN, WORKERS, play, serving
+from tests.fastapi.workers import (
+    GUNICORN,
+    TRACE,
+    UVICORN,
+    WORKERS,
+    play,
+    play_under_load,
+    serving,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -37,6 +45,8 @@ def test_sums_are_exact_though_workers_are_recycled_and_killed(tmp_path: Path):
         pytest.skip("needs uvicorn-worker")
     with serving(GUNICORN, tmp_path) as server:
         result = play(server, recycles=40)
+        loaded = play_under_load(server, kills=5)
+    assert loaded.wrong == []
     assert result.wrong == []
     assert result.recycled >= 40
     assert result.killed >= 10

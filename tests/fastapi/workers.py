@@ -1,8 +1,8 @@
 """Recycles and kills the workers of a server, and compares the sums at ``/metrics`` with the truth.
 
 ``python -m tests.fastapi.workers`` prints the table of `docs/metrics.md`.  Between two rounds of
-requests, every worker is replaced: one of four by SIGKILL, the others by SIGTERM, as gunicorn
-does after ``--max-requests``.
+requests, every worker is replaced: one of four by SIGKILL, the others by SIGTERM, which ends them
+as ``--max-requests`` does.  Then workers are killed while they answer requests.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -31,7 +32,7 @@ from tests.support.processes import environment, kill
 WORKERS = 4
 SECONDS = 60
 APPLICATION = """
-import os
+import os, signal
 from fastapi import FastAPI
 import fapilog, fapilog_fastapi
 from fapilog_fastapi.metrics import add_metrics_route
@@ -46,6 +47,10 @@ log = fapilog.get_logger("shop")
 async def work():
     log.info("worked")
     return os.getpid()
+
+@app.get("/die")
+async def die():
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 GUNICORN = (
     "gunicorn", "--bind", "127.0.0.1:PORT", "--workers", str(WORKERS), "--no-control-socket",
@@ -100,6 +105,7 @@ class Server:
     port: int
     directory: Path
     answered: int = 0
+    broken: int = 0
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS))
 
     @property
@@ -130,6 +136,25 @@ class Server:
         pids = set(map(int, self.pool.map(lambda _: self.get("/work"), range(requests))))
         self.answered += requests
         return pids
+
+    def work_and_die(self, requests: int) -> None:
+        """Send requests, one of which kills the worker that reads it.
+
+        The other requests that this worker was answering count as broken.
+        """
+        paths = ["/work"] * requests
+        paths[random.randrange(requests)] = "/die"
+        for path, was_answered in zip(paths, self.pool.map(self._try, paths), strict=True):
+            if path == "/work":
+                self.answered += was_answered
+                self.broken += not was_answered
+
+    def _try(self, path: str) -> bool:
+        try:
+            self.get(path)
+        except (OSError, http.client.HTTPException):
+            return False
+        return True
 
     def scrape(self) -> Scrape:
         began = time.monotonic()
@@ -200,7 +225,8 @@ class Result:
     delivered: float = 0
     recycled: int = 0
     killed: int = 0
-    slowest: float = 0.0
+    scrapes: list[float] = field(default_factory=list)
+    first_scrapes: list[float] = field(default_factory=list)
     most_files: int = 0
     most_bytes: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -216,6 +242,9 @@ def play(server: Server, recycles: int, requests: int = 40) -> Result:
         before = server.settled()
         if before.requests != server.answered:
             result.wrong.append(f"{before.requests} of {server.answered} requests")
+        files = list(server.metrics.iterdir())
+        result.most_files = max(result.most_files, len(files))
+        result.most_bytes = max(result.most_bytes, sum(file.stat().st_size for file in files))
         if result.recycled >= recycles:
             break
         signals = [signal.SIGKILL, *[signal.SIGTERM] * (WORKERS - 1)]
@@ -224,17 +253,36 @@ def play(server: Server, recycles: int, requests: int = 40) -> Result:
         result.recycled += ended
         result.killed += signals[:ended].count(signal.SIGKILL)
         after = server.scrape()
+        result.scrapes.append(server.scrape().seconds)
+        result.first_scrapes.append(after.seconds)
         for name in ("requests", "accepted", "delivered"):
             if getattr(after, name) != getattr(before, name):
                 result.wrong.append(f"{name}: {getattr(before, name)}, then {getattr(after, name)}")
-        files = list(server.metrics.iterdir())
-        result.slowest = max(result.slowest, before.seconds, after.seconds)
-        result.most_files = max(result.most_files, len(files))
-        result.most_bytes = max(result.most_bytes, sum(file.stat().st_size for file in files))
     result.answered, result.counted = server.answered, before.requests
     result.delivered = before.delivered
     result.written = len((server.directory / "records.jsonl").read_bytes().splitlines())
     return result
+
+
+def play_under_load(server: Server, kills: int, requests: int = 40) -> Result:
+    """Kill workers while they answer requests, and compare the sums after each round.
+
+    A broken request may have been counted: the answer may have been lost.
+    """
+    result = Result(killed=kills)
+    for _ in range(kills):
+        server.work_and_die(requests)
+        result.counted = server.scrape().requests
+        if not server.answered <= result.counted <= server.answered + server.broken:
+            words = f"{result.counted} of {server.answered} requests, {server.broken} broken"
+            result.wrong.append(f"under load: {words}")
+    result.answered = server.answered
+    return result
+
+
+def milliseconds(durations: list[float]) -> str:
+    """Return the median and the largest of some durations in seconds."""
+    return f"median {median(durations) * 1000:.0f} ms, largest {max(durations) * 1000:.0f} ms"
 
 
 def main() -> int:
@@ -243,14 +291,19 @@ def main() -> int:
     recycles: int = parser.parse_args().recycles
     with tempfile.TemporaryDirectory() as name, serving(GUNICORN, Path(name)) as server:
         result = play(server, recycles)
+        loaded = play_under_load(server, max(recycles // 20, 1))
     print(f"{WORKERS} workers of gunicorn, {result.recycled} replaced, {result.killed} by SIGKILL")
     print(f"requests answered   {result.answered:>8}   counted    {result.counted:>8.0f}")
     print(f"records written     {result.written:>8}   delivered  {result.delivered:>8.0f}")
-    print(f"slowest scrape      {result.slowest * 1000:>5.0f} ms")
+    print(f"a scrape            {milliseconds(result.scrapes)}")
+    print(f"first of a worker   {milliseconds(result.first_scrapes)}")
     print(f"most files          {result.most_files:>8}   {result.most_bytes / 1024:.0f} KiB")
-    for wrong in result.wrong:
-        print(f"WRONG: {wrong}")
-    return len(result.wrong) > 0
+    print(f"killed under load   {loaded.killed:>8}   broken     {server.broken:>8}")
+    print(f"requests answered   {loaded.answered:>8}   counted    {loaded.counted:>8.0f}")
+    wrong = [*result.wrong, *loaded.wrong]
+    for one in wrong:
+        print(f"WRONG: {one}")
+    return len(wrong) > 0
 
 
 if __name__ == "__main__":
