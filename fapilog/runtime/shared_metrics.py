@@ -250,10 +250,12 @@ class SharedMetrics:
         try:
             if self._file is None:
                 self._file = MappedFile(self._directory)
-                # Otherwise, if nobody scraped, files of ended processes would accumulate.
-                native.start_thread(self._compact_if_free, "fapilog-metrics-totals")
+                # Otherwise, if nobody scraped, files of ended processes would accumulate.  An
+                # exiting interpreter refuses to start the thread; the next process does the work.
+                with contextlib.suppress(RuntimeError):
+                    native.start_thread(self._compact_if_free, "fapilog-metrics-totals")
             return self._file.add(key, count)
-        except (OSError, RuntimeError, MemoryError) as error:
+        except (OSError, MemoryError) as error:
             announce(
                 "metrics not shared",
                 f"some metrics of this process are not shared: {describe(error)}",
