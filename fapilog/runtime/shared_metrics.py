@@ -385,6 +385,7 @@ class SharedMetrics:
             (json.dumps([_INCLUDED, path.name]).encode(), []) for path in paths
         ]
         new = self._directory / f"{_TOTALS}.new"
+        new.touch(0o600)
         new.write_bytes(packed([*names, *merged.stored.items()]))
         new.replace(self._directory / _TOTALS)
         for path in paths:
