@@ -171,15 +171,27 @@ class Server:
         return scrape
 
     def workers(self) -> list[int]:
-        """Return the ids of the processes that hold their files of metrics."""
+        """Return the ids of the workers, including those that are starting."""
         listed = subprocess.run(
             ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
         )
         return [int(pid) for pid in listed.stdout.split()]
 
+    def ready_workers(self) -> list[int]:
+        output = (self.directory / "output").read_text()
+        line = "[{}] [INFO] Application startup complete."
+        return [pid for pid in self.workers() if line.format(pid) in output]
+
     def replace_workers(self, signals: list[signal.Signals]) -> int:
-        """End one worker per signal, and wait until they have ended; return their number."""
-        ended = list(zip(self.workers(), signals, strict=False))
+        """End one worker per signal, and wait until they have ended; return their number.
+
+        Waits until the workers have started: gunicorn loses a signal that reaches a worker earlier.
+        """
+        deadline = time.monotonic() + SECONDS
+        while len(ready := self.ready_workers()) < len(signals):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        ended = list(zip(ready, signals, strict=False))
         for pid, number in ended:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
