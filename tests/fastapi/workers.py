@@ -224,7 +224,11 @@ def serving(command: tuple[str, ...], directory: Path) -> Iterator[Server]:
             process.wait(SECONDS)
         finally:
             server.pool.shutdown()
+            left = server.workers()
             kill(process)
+            for pid in left:  # they outlive a server that is killed
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @dataclass
