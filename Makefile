@@ -35,7 +35,7 @@ PYTEST_INSTALLED = bin/$(PYTEST) --ignore=tests/test_repository.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test thorough check lint types layers docs snippets lock fmt golden bench \
-	bench-fastapi bench-promises ids faults soak stalls collector compose \
+	bench-fastapi bench-promises ids faults workers soak stalls collector compose \
 	wheel test-wheel test-oldest interpreter sync clean
 
 help: ## List the targets
@@ -93,6 +93,9 @@ ids: sync ## Print the ids of records from nine places in each of 1,000 concurre
 
 faults: sync ## Play every fault against every remote sink; fails if a record is unaccounted for
 	$(RUN) python -m tests.faults $(ARGS)
+
+workers: sync ## Recycle and kill 1,000 workers of a server, and compare their sums with the truth
+	@$(RUN) python -m tests.fastapi.workers $(ARGS)
 
 soak: sync ## Run ten minutes of load with outages, a SIGKILL and refused credentials
 	$(RUN) python -m tests.faults.soak $(ARGS)

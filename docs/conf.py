@@ -70,6 +70,7 @@ PASSED_THROUGH = [
 PASSED_THROUGH += [
     "fapilog.options.sources.Origins",
     "CollectorRegistry",
+    "Metric",
     "LogRecordExporter",
     "ReadableLogRecord",
     "ReadableSpan",

@@ -260,6 +260,9 @@ class Settings(OptionGroup):
     otel_disabled: bool = Field(
         default=False, description="disable the OTLP sink and the provider unless options name them"
     )
+    metrics_directory: Path | None = Field(
+        None, description="directory in which worker processes add up their Prometheus metrics"
+    )
     console: ConsoleOptions = ConsoleOptions()
     file: FileOptions = FileOptions()
     loki: LokiOptions = LokiOptions()

@@ -11,6 +11,7 @@ from fapilog import __version__
 from fapilog.cli.check import check
 from fapilog.cli.config import config
 from fapilog.cli.demo.command import demo
+from fapilog.cli.metrics import metrics
 from fapilog.cli.receive import receive
 from fapilog.cli.spool.adopt import adopt
 from fapilog.cli.spool.command import quarantine, status, verify
@@ -36,7 +37,7 @@ _spool = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-for command in (config, check, demo, receive):
+for command in (config, check, demo, receive, metrics):
     app.command()(command)
 for part in (status, verify, quarantine, replay, adopt, purge):
     _spool.command()(part)

@@ -209,8 +209,9 @@ def _warning(settings: Settings, sinks: Iterable[Sink[Any]]) -> tuple[str, str]:
 def make_record(settings: Settings) -> LogRecord:
     """Log a test record with ``settings``, and return the record that a sink would receive."""
     memory = MemorySink()
-    # Ignore the user's levels and routes, because they might drop the test record.
-    open_to_all = {"level": INFO, "levels": {}, "routes": {}}
+    # Ignore the user's levels and routes, because they might drop the test record, and do not
+    # count the record among those of the user's processes.
+    open_to_all = {"level": INFO, "levels": {}, "routes": {}, "metrics_directory": None}
     unique = {RECORD_ID: uuid.uuid4().hex}
     with Runtime(settings.model_copy(update=open_to_all), sinks=memory) as runtime:
         log = runtime.get_logger("fapilog.check")

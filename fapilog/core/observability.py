@@ -8,17 +8,34 @@ metrics do not slow down log calls.  An application exposes the registry of a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import os
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fapilog.errors import ConfigurationError
 from fapilog.runtime import default
+from fapilog.runtime.shared_metrics import Cells, Exemplar, Series, SharedMetrics
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Metric
 
     from fapilog.runtime.runtime import Runtime
+
+__all__ = [
+    "Cells",
+    "Exemplar",
+    "MetricsCollector",
+    "MetricsSettings",
+    "ObservabilitySettings",
+    "Series",
+    "SharedMetrics",
+    "create_metrics_collector_from_settings",
+    "shared_families",
+    "shared_metrics",
+]
+
+_VARIABLE: Final = "FAPILOG_METRICS_DIRECTORY"
 
 
 class MetricsSettings(BaseModel):
@@ -45,6 +62,9 @@ class ObservabilitySettings(BaseModel):
 
 class MetricsCollector:
     """Provides the metrics of a runtime in a Prometheus registry.
+
+    With the option ``metrics_directory``, the metrics are the sums over all processes that share
+    the directory.
 
     Args:
         enabled: whether to create the registry and the metrics.
@@ -78,7 +98,46 @@ class MetricsCollector:
         """
         from fapilog.runtime.metrics import PipelineMetrics  # noqa: PLC0415 - loads prometheus_client
 
-        registry.register(PipelineMetrics(lambda: self._runtime or default.get_runtime()))
+        registry.register(PipelineMetrics(lambda: self._runtime or _default_runtime()))
+
+
+def _default_runtime() -> Runtime | None:
+    """Return the default runtime, or None if fapilog is not configured yet.
+
+    If the environment sets ``metrics_directory``, configures fapilog first, because a scrape of
+    a new worker has to show the counts of the other workers.  Never raises.
+    """
+    return default.get_runtime() or (default.target() if os.environ.get(_VARIABLE) else None)
+
+
+def shared_metrics() -> SharedMetrics | None:
+    """Return the metrics that the worker processes share, to add others to them.
+
+    For integrations of frameworks.  Thread-safe; does not block.
+
+    Returns:
+        None without the option ``metrics_directory``.
+    """
+    runtime = _default_runtime()
+    return runtime.publisher.shared if runtime is not None and runtime.publisher else None
+
+
+def shared_families(shared: SharedMetrics, group: str) -> list[Metric]:
+    """Return the sums of the series in a group as metric families of ``prometheus_client``.
+
+    For integrations of frameworks.  Thread-safe.  Waits at most 2 seconds for a scrape of another
+    process.  Returns an empty list if the directory cannot be read.
+
+    Args:
+        shared: the metrics of the processes.
+        group: the group of the series.
+
+    Raises:
+        ImportError: prometheus-client is not installed.
+    """
+    from fapilog.runtime import metrics  # noqa: PLC0415 - loads prometheus_client
+
+    return metrics.shared_families(shared, group)
 
 
 def create_metrics_collector_from_settings(

@@ -86,6 +86,8 @@ class Pipeline:
         bell: the worker, or the :class:`Prompt` that wakes the worker.  A caller that has
             appended to ``queue`` must call ``bell.wake()`` if ``bell.idle`` is True.
         successor: the pipeline that has replaced this pipeline for its loggers, or None.
+        on_step: a function that the worker calls after each slice of entries, or None.  It must
+            neither block nor raise.
 
     Args:
         settings: the options of the queue, and the limits of one record.
@@ -122,6 +124,7 @@ class Pipeline:
         self._deadline: float | None = None
         self.closed = self.ended = False
         self.successor: Pipeline | None = None
+        self.on_step: Callable[[], None] | None = None
         self._reset()
         fork.register("pipelines", in_child=self.after_fork)
 
@@ -405,6 +408,8 @@ class Pipeline:
             self._lose(drops, error)
         finally:
             self._handed = self._taken
+        if self.on_step is not None:
+            self.on_step()
 
     def _take_slice(self) -> Sequence[Entry]:
         """Remove and return the oldest entries of the queue.

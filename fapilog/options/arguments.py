@@ -125,6 +125,7 @@ class Arguments(TypedDict, total=False):
     otel_metrics: bool
     otel_metrics_by_logger: bool
     otel_disabled: bool
+    metrics_directory: Path | None
     console: ConsoleArguments
     file: FileArguments
     loki: LokiArguments

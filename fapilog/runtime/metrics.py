@@ -1,4 +1,8 @@
-"""Exports the statistics of a runtime as Prometheus metrics."""
+"""Exports the statistics of a runtime as Prometheus metrics.
+
+With the option ``metrics_directory``, the metrics are the sums over all processes that share the
+directory; see ``shared_metrics``.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,24 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from fapilog.delivery.ledger import BUCKETS, Stats
+from fapilog.runtime.shared_metrics import Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from prometheus_client.metrics_core import Metric
-
     from fapilog.engine.pipeline import Pipeline
     from fapilog.runtime.runtime import Runtime
+    from fapilog.runtime.shared_metrics import Exemplar, SharedMetrics
 
 
 class PipelineMetrics(Collector):
@@ -32,17 +42,118 @@ class PipelineMetrics(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """Yield the metric families, which a registry uses to refuse duplicates."""
-        return self.collect()
+        return families_of(self._runtime())
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families with their current values."""
         runtime = self._runtime()
-        if runtime is None:
-            yield from _ledger(Stats())
+        if runtime is None or runtime.publisher is None:
+            yield from families_of(runtime)
             return
-        yield from _ledger(runtime.stats())
-        yield from _queue(runtime.pipeline)
-        yield from _sending(runtime.pipeline)
+        runtime.publisher.publish()
+        yield from shared_families(runtime.publisher.shared, GROUP)
+
+
+class SharedCollector(Collector):
+    """A ``prometheus_client`` collector for the sums over all processes that share a directory.
+
+    Thread-safe.  A scrape waits at most 2 seconds for a scrape of another process.
+
+    Args:
+        shared: the metrics of the processes.
+    """
+
+    def __init__(self, shared: SharedMetrics) -> None:
+        self._shared = shared
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield the metric families, which a registry uses to refuse duplicates."""
+        return self.collect()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric families with their current values."""
+        yield from shared_families(self._shared)
+
+
+def families_of(runtime: Runtime | None) -> Iterator[Metric]:
+    """Yield the metric families of one runtime of this process; all 0 without a runtime."""
+    if runtime is None:
+        yield from _ledger(Stats())
+        return
+    yield from _ledger(runtime.stats())
+    yield from _queue(runtime.pipeline)
+    yield from _sending(runtime.pipeline)
+
+
+def shared_families(shared: SharedMetrics, group: str | None = None) -> list[Metric]:
+    """Return the metric families of one group or of all, with the sums over all processes.
+
+    Returns an empty list if the directory cannot be read.
+    """
+    merged = shared.collect(group)
+    families: dict[str, Metric] = {}
+    if merged is None:
+        return []
+    for key, series in merged.series.items():
+        kind = series.kind if series.is_kept else "gauge"
+        family = families.get(series.name)
+        if family is None:
+            family = families[series.name] = Metric(series.name, series.text, kind)
+        values, labels = merged.stored[key][: series.size], dict(series.labels)
+        if kind == "histogram":
+            _add_histogram(family, series, values, merged.exemplars(key))
+        else:
+            suffix = "_total" if kind == "counter" else ""
+            family.add_sample(series.name + suffix, labels, values[0])
+    return list(families.values())
+
+
+def _add_histogram(
+    family: Metric, series: Series, values: list[float], exemplars: list[Exemplar | None]
+) -> None:
+    labels, *counts = dict(series.labels), *accumulate(values[:-1])
+    bounds = [*map(str, series.bounds), "+Inf"]
+    for bound, count, exemplar in zip(bounds, counts, exemplars, strict=True):
+        shown = None
+        if exemplar is not None:
+            ids = {"trace_id": exemplar.trace_id, "span_id": exemplar.span_id}
+            shown = PrometheusExemplar(ids, exemplar.value, exemplar.time)
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": bound}, count, exemplar=shown)
+    family.add_sample(f"{family.name}_count", labels, counts[-1])
+    family.add_sample(f"{family.name}_sum", labels, values[-1])
+
+
+def measurements(runtime: Runtime) -> Iterator[tuple[Series, list[float]]]:
+    """Yield each series of a runtime of this process, with its values."""
+    for family in families_of(runtime):
+        if family.type == "histogram":
+            yield from _histograms(family)
+            continue
+        kind = "counter" if family.type == "counter" else _RULES.get(family.name, "sum")
+        for sample in family.samples:
+            labels = tuple(sample.labels.items())
+            series = Series(GROUP, kind, family.name, family.documentation, labels)
+            yield series, [float(sample.value)]
+
+
+def _histograms(family: Metric) -> Iterator[tuple[Series, list[float]]]:
+    """Yield each series of a histogram, whose bounds are ``BUCKETS``."""
+    values: list[float] = []
+    for sample in family.samples:
+        if sample.name.endswith("_bucket"):
+            values.append(sample.value - sum(values))
+        elif sample.name.endswith("_sum"):
+            labels = tuple(sample.labels.items())
+            text = family.documentation
+            series = Series(GROUP, "histogram", family.name, text, labels, BUCKETS)
+            yield series, [*values, sample.value]
+            values = []
+
+
+#: The group of the series of ``fapilog.runtime.shared_metrics`` that this module writes.
+GROUP: Final = "pipeline"
+#: The gauges whose value for all processes is not the sum of their values.
+_RULES: Final = {"fapilog_circuit_open": "max", "fapilog_access_denied": "max"}
 
 
 #: The counters with the label ``sink``.  A key is the name of an attribute of ``Stats`` and the

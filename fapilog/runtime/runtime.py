@@ -96,7 +96,10 @@ class Runtime:
         **options: Unpack[Arguments],
     ) -> None:
         from fapilog.otel import resource as resources  # noqa: PLC0415 - loads the SDK
-        from fapilog.runtime.wiring import make_queues  # noqa: PLC0415 - at configure only
+        from fapilog.runtime.wiring import (  # noqa: PLC0415 - at configure only
+            make_publisher,
+            make_queues,
+        )
 
         named: dict[str, Any] = {**options} if level is None else {**options, "level": level}
         self.settings = resolve_settings(settings, named)
@@ -110,8 +113,12 @@ class Runtime:
         self.span_redactor = self._redactor and self._redactor.separate()
         self._span_queue: DirectQueue | None = None
         self._making = native.RLock()
+        #: Writes the ledger into the option ``metrics_directory``; None if the option is not set.
+        self.publisher = make_publisher(self)
         queues = make_queues(self.settings, sinks, self.resource)
         self.pipeline = Pipeline(self.settings, queues, chain, self.resource)
+        if self.publisher is not None:
+            self.pipeline.on_step = self.publisher.notice
         #: The end time of the last flush() that timed out, and the total duration, in seconds, of
         #: this call and of the timed-out calls just before it.  ``exit_timeout`` subtracts this
         #: duration from the time limit.
@@ -194,6 +201,8 @@ class Runtime:
     def _end(self, deadline: float) -> None:
         self.pipeline.close(deadline)
         drop_held_for(self.pipeline)
+        if self.publisher is not None:
+            self.publisher.close()
         process_exit.unregister(self)
 
     def prepare_exit(self) -> None:
@@ -341,6 +350,8 @@ class Runtime:
         self.resource = resources.of_child(self.resource, before, self._process)
         self.pipeline.resource = self.resource
         self._registry.after_fork()
+        if self.publisher is not None:
+            self.publisher.after_fork()
 
     def __enter__(self) -> Self:
         return self

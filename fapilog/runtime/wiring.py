@@ -15,6 +15,7 @@ from fapilog.delivery.direct_queue import DirectQueue
 from fapilog.delivery.options import DeliveryOptions
 from fapilog.delivery.route import Route
 from fapilog.delivery.sending_queue import SendingQueue
+from fapilog.diagnostics import describe
 from fapilog.errors import ConfigurationError
 from fapilog.options.checks import absolute_path
 from fapilog.protocols import BatchLimits, as_durable, credentials_of, destination_of
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from fapilog.protocols import Sink
     from fapilog.record import Resource
+    from fapilog.runtime.publisher import Publisher
+    from fapilog.runtime.runtime import Runtime
     from fapilog.settings import Settings
     from fapilog.spool import Quarantine, Spool
 
@@ -108,6 +111,26 @@ def make_span_queue(settings: Settings, taken: Container[str] = ()) -> DirectQue
         sink.close()
         raise
     return DirectQueue(sink, name=name, options=options)
+
+
+def make_publisher(runtime: Runtime) -> Publisher | None:
+    """Return the publisher of the runtime's ledger; None without ``metrics_directory``.
+
+    Raises:
+        ConfigurationError: the directory cannot be used, or prometheus-client is not installed.
+    """
+    settings = runtime.settings
+    if settings.metrics_directory is None:
+        return None
+    from fapilog.runtime.publisher import Publisher  # noqa: PLC0415 - only with the option
+    from fapilog.runtime.shared_metrics import shared_in  # noqa: PLC0415 - only with the option
+
+    try:
+        return Publisher(runtime, shared_in(settings.metrics_directory))
+    except (OSError, ImportError) as error:
+        fix = "" if isinstance(error, OSError) else ": pip install 'fapilog[prometheus]'"
+        msg = f"{settings.place('metrics_directory')}: {describe(error)}{fix}"
+        raise ConfigurationError(msg) from None
 
 
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:

@@ -316,6 +316,15 @@ def test_check_sends_no_span_if_the_sdk_exports_spans_itself(shell, receiver, mo
     assert receiver.spans == []
 
 
+def test_check_does_not_count_its_record_among_those_of_the_users_processes(
+    shell, receiver, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("FAPILOG_METRICS_DIRECTORY", str(tmp_path / "metrics"))
+    code, _, _ = shell("check", "--sinks", f"otlp:{receiver.http_endpoint}/v1/logs")
+    assert code == 0
+    assert not (tmp_path / "metrics").exists()
+
+
 def test_check_says_what_the_backend_says(shell, receiver):
     receiver.respond = lambda _path, _body: (401, {"Content-Type": "text/plain"}, b"tenant unknown")
     code, out, _ = shell("check", "--sinks", f"otlp:{receiver.http_endpoint}")

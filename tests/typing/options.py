@@ -41,6 +41,7 @@ def settings() -> Settings:
         otel_metrics=False,
         otel_metrics_by_logger=True,
         otel_disabled=False,
+        metrics_directory=Path("metrics"),
         console={
             "stream": "stderr",
             "format": "lambda",

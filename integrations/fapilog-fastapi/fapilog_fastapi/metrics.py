@@ -17,8 +17,9 @@ from opentelemetry import metrics, trace
 from starlette.responses import Response
 
 from fapilog import ConfigurationError
+from fapilog.core.observability import Exemplar
 from fapilog_fastapi.request_labels import LabelMaker
-from fapilog_fastapi.request_table import BYTES, PROCESS_TABLE, SECONDS, Example, RequestTable
+from fapilog_fastapi.request_table import BYTES, PROCESS_TABLE, SECONDS, RequestTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,11 +191,11 @@ class RequestMetrics:
                 )
 
 
-def _example(duration: float, context: Context | None) -> Example | None:
+def _example(duration: float, context: Context | None) -> Exemplar | None:
     span = trace.get_current_span(context).get_span_context()
     if not (span.is_valid and span.trace_flags.sampled):
         return None  # an exemplar would refer to a trace that is not stored
-    return Example(duration, f"{span.trace_id:032x}", f"{span.span_id:016x}", time.time())
+    return Exemplar(duration, f"{span.trace_id:032x}", f"{span.span_id:016x}", time.time())
 
 
 def metrics_endpoint(
@@ -239,9 +240,9 @@ def add_metrics_route(
 ) -> None:
     """Add a route that shows fapilog's counters and the metrics of requests as Prometheus text.
 
-    The values are those of this process: if several worker processes share a port, each
-    scrape reaches a random worker process.  Call this function at start-up; it does not
-    block.
+    The values are those of this process.  If several worker processes share a port, each
+    scrape reaches a random worker process, so set fapilog's option ``metrics_directory``: then
+    the values are the sums over all of them.  Call this function at start-up; it does not block.
 
     Args:
         app: the FastAPI or Starlette application; its OpenAPI schema omits the route.

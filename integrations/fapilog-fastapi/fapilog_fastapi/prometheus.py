@@ -20,29 +20,24 @@ from fapilog import ConfigurationError
 from fapilog.core.observability import (
     ObservabilitySettings,
     create_metrics_collector_from_settings,
+    shared_families,
+)
+from fapilog_fastapi.request_table import (
+    ACTIVE,
+    ACTIVE_LABELS,
+    GROUP,
+    HISTOGRAMS,
+    LABELS,
+    shown,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fapilog.core.observability import Exemplar as Example
     from fapilog_fastapi.request_labels import Labels
-    from fapilog_fastapi.request_table import Distribution, Example, RequestTable
+    from fapilog_fastapi.request_table import Distribution, RequestTable
 
-_ACTIVE: Final = ["http_request_method", "url_scheme"]
-_LABELS: Final = [
-    *_ACTIVE,
-    "http_route",
-    "http_response_status_code",
-    "error_type",
-    "network_protocol_version",
-]
-#: The name and description of each histogram, in the order of the fields of the class
-#: ``Series``.
-_HISTOGRAMS: Final = (
-    ("http_server_request_duration_seconds", "Duration of HTTP server requests."),
-    ("http_server_request_body_size_bytes", "Size of HTTP server request bodies."),
-    ("http_server_response_body_size_bytes", "Size of HTTP server response bodies."),
-)
 # The registries in which a RequestCollector is registered: applications may share a registry.
 _shown_in: Final[weakref.WeakSet[CollectorRegistry]] = weakref.WeakSet()
 
@@ -55,20 +50,23 @@ class RequestCollector(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """Yield the metrics; a registry compares their names to refuse a second collector."""
-        return self.collect()
+        return self._own()
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of this process, or of all processes that share a directory."""
+        shared = self._table.shared()
+        yield from self._own() if shared is None else shared_families(shared, GROUP)
+
+    def _own(self) -> Iterator[Metric]:
         """Yield the metrics, with the names that OpenTelemetry specifies for Prometheus.
 
         Source: https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
         """
-        histograms = [HistogramMetricFamily(*named, labels=_LABELS) for named in _HISTOGRAMS]
+        histograms = [HistogramMetricFamily(*named, labels=LABELS) for named in HISTOGRAMS]
         for labels, series in self._table.series():
             for family, distribution in zip(histograms, series, strict=True):
                 _add(family, labels, distribution)
-        active = GaugeMetricFamily(
-            "http_server_active_requests", "Number of active HTTP server requests.", labels=_ACTIVE
-        )
+        active = GaugeMetricFamily(*ACTIVE, labels=ACTIVE_LABELS)
         for begun, count in self._table.active().items():
             active.add_metric(begun, count)
         yield from (*histograms, active)
@@ -86,8 +84,7 @@ def _add(family: HistogramMetricFamily, labels: Labels, distribution: Distributi
             strict=True,
         )
     ]
-    values = [str(label) if label else "" for label in labels]
-    family.add_metric(values, buckets, distribution.sum)
+    family.add_metric(shown(labels), buckets, distribution.sum)
 
 
 def _exemplar(example: Example) -> Exemplar:
