@@ -2,9 +2,10 @@
 
 The commands ``config``, ``check``, ``demo``, ``receive``, ``metrics`` and ``spool`` are each
 implemented in a module or package of the same name.  The module ``app`` registers the commands,
-and the module ``terminal`` writes their output.  The modules ``faults``, ``listener``, ``read_back`` and
-``settings_lines`` belong to ``check``.  ``demo`` and ``receive`` need the extra ``fapilog[demo]``;
-the other commands need the extra ``fapilog[cli]``.  Read the module ``app`` first.
+and the module ``terminal`` writes their output.  The modules ``faults``, ``listener``,
+``read_back`` and ``settings_lines`` belong to ``check``.  ``demo`` and ``receive`` need the extra
+``fapilog[demo]``; the other commands need the extra ``fapilog[cli]``.  Read the module ``app``
+first.
 """
 
 from __future__ import annotations

@@ -104,17 +104,18 @@ def check(
     record = make_record(settings)
     opened = make_sinks(settings, resource=record.resource)
     specs = [str(spec) for spec in wanted_sinks(settings) if str(spec).strip().lower() != "none"]
+    lines = {
+        name: SettingsLines(sink, specs, position, is_argument=bool(sinks))
+        for position, (name, sink) in enumerate(opened.items())
+        if isinstance(sink, OTLPSink | LokiSink)
+    }
     records: dict[str, LogRecord] = dict.fromkeys(opened, record)
     if not sinks and exports_spans():
         of_spans = span_sink(settings)
         of_spans.open()
         name = of_spans.name if of_spans.name not in opened else f"{of_spans.name}-2"
         opened[name], records[name] = of_spans, make_span(record)
-    lines = {
-        name: SettingsLines(sink, specs, position, is_argument=bool(sinks))
-        for position, (name, sink) in enumerate(opened.items())
-        if isinstance(sink, OTLPSink | LokiSink)
-    }
+        lines[name] = SettingsLines(of_spans)
 
     def send(name: str) -> Verdict:
         return send_one(opened[name], records[name], timeout, lines.get(name))
