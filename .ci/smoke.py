@@ -43,6 +43,7 @@ assert groups == auto | {
     "console_scripts",
     "opentelemetry_logger_provider",
     "opentelemetry_logs_exporter",
+    "opentelemetry_traces_exporter",
 }, groups
 
 sink = MemorySink()
