@@ -28,7 +28,7 @@ from fapilog.process import fork
 from fapilog.sinks.http.options import own_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import TypeAlias
 
     from fapilog.delivery.sending_queue import SendingQueue
@@ -277,9 +277,8 @@ class _Ledgers:
         if runtime in self.runtimes:
             return
         self.runtimes.append(runtime)
-        redactor = runtime.redactor
-        if redactor is not None:
-            self.redactors.setdefault(id(redactor), _Redactor(redactor))
+        for redactor, before in runtime.redactors:
+            self.redactors.setdefault(id(redactor), _Redactor(redactor, before))
 
     def read(self) -> Series:
         """Return the current values of all metrics."""
@@ -311,7 +310,8 @@ class _Ledgers:
         if not ended:
             return
         left = [runtime for runtime in self.runtimes if runtime not in ended]
-        unused = self.redactors.keys() - {id(runtime.redactor) for runtime in left}
+        used = {id(redactor) for runtime in left for redactor, _ in runtime.redactors}
+        unused = self.redactors.keys() - used
         retired = _Ledgers(ended, redactors={key: self.redactors.pop(key) for key in unused})
         self.runtimes = left
         for name, attributes, value in retired._values():
@@ -324,16 +324,16 @@ class _Ledgers:
         self.highest.clear()
         self.redactors = {}
         for runtime in self.runtimes:
-            if runtime.redactor is not None:
-                self.redactors[id(runtime.redactor)] = _Redactor(runtime.redactor)
+            for redactor, _ in runtime.redactors:
+                self.redactors[id(redactor)] = _Redactor(redactor, redactor.counts)
 
 
 class _Redactor:
-    """A redactor, and the numbers of the values that it had masked before it was reported."""
+    """A redactor, and the numbers of the values that it had masked before its runtime existed."""
 
-    def __init__(self, redactor: RedactProcessor) -> None:
+    def __init__(self, redactor: RedactProcessor, before: Mapping[str, int]) -> None:
         self._redactor = redactor
-        self._before = redactor.counts
+        self._before = before
 
     def values(self) -> Iterator[Value]:
         for rule, count in self._redactor.counts.items():

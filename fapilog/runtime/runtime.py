@@ -123,6 +123,13 @@ class Runtime:
         #: this call and of the timed-out calls just before it.  ``exit_timeout`` subtracts this
         #: duration from the time limit.
         self._gave_up = (-_LONGEST, 0.0)
+        #: The redactors of records and of spans, each with the numbers of the values, by rule, that
+        #: it had masked before this runtime received records.
+        self.redactors = [
+            (redactor, redactor.counts)
+            for redactor in (self._redactor, self.span_redactor)
+            if redactor is not None
+        ]
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
         process_exit.register(self, handle_sigterm=self.settings.handle_sigterm)
@@ -241,11 +248,6 @@ class Runtime:
                     queue.finish_close()
                 self._span_queue = queue
             return self._span_queue
-
-    @property
-    def redactor(self) -> RedactProcessor | None:
-        """The processor that masks secrets, or None if redaction is disabled."""
-        return self._redactor
 
     @property
     def exit_timeout(self) -> float:

@@ -622,3 +622,11 @@ def test_an_error_of_the_histogram_costs_no_record(capsys):
     assert len(sink.records) == 1
     text = capsys.readouterr().err
     assert "a metric is not reported: otel.sdk.exporter.operation.duration: OSError: full" in text
+
+
+def test_values_masked_before_the_metrics_followed_the_runtime_are_counted():
+    with Runtime(sinks=[MemorySink()]) as runtime:
+        runtime.get_logger("t").info("x", password="p")
+        assert runtime.flush(20)
+        found = Collected(runtime)()
+    assert found.sum("fapilog.redactions") == found.sum(CREATED) == 1
