@@ -102,7 +102,8 @@ class Spooling:
 
     def __len__(self) -> int:
         """Return the number of records on disk that :meth:`take` has not returned yet."""
-        return self._spool.unread_records + (len(self._next) if self._next else 0)
+        following = self._next  # read once: another thread may be inside take()
+        return self._spool.unread_records + (len(following) if following else 0)
 
     def take(self) -> Batch:
         """Return the oldest batch on disk, or an empty batch if no records wait on disk.

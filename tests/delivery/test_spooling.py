@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fapilog.delivery.backlog import Batch
 from fapilog.delivery.circuit import RetryPolicy
 from fapilog.delivery.ledger import Drops, Stats
 from fapilog.delivery.options import DeliveryOptions
@@ -119,6 +120,16 @@ def test_while_the_backend_is_down_records_move_to_disk_and_come_back_in_order(
     close(queue)
     assert stats(queue).spooled == 0
     assert files_in(tmp_path) == []
+
+
+def test_the_number_of_records_on_disk_is_readable_while_another_thread_takes_them(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    spooling = make(DurableScripted()).spooling
+    assert spooling is not None
+    seen = iter([Batch(["a", "b"], [9, 9], 2), None, None])
+    monkeypatch.setattr(type(spooling), "_next", property(lambda _self: next(seen)), raising=False)
+    assert len(spooling) == 2
 
 
 def test_a_sink_sends_from_memory_if_the_thread_of_its_spool_is_refused(

@@ -421,7 +421,7 @@ def test_no_record_is_missed_or_counted_twice_while_threads_log_and_the_runtime_
 
     wrong: list[object] = []
     with mock.patch.object(default.state, "metrics", collect.metrics):
-        fapilog.configure(sinks=[MemorySink()])
+        fapilog.configure(sinks=[MemorySink()], shutdown_timeout=60)
         reader = threading.Thread(target=read)
         threads = [threading.Thread(target=log_records) for _ in range(4)]
         for thread in (reader, *threads):
