@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,13 +71,18 @@ def test_https_trusts_the_given_authority_only(tmp_path: Path, as_a_worker: list
 
 
 def test_a_connection_that_the_server_has_closed_is_not_used_again():
+    closed = threading.Semaphore(0)
+
     def answer_once(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(EMPTY_OK)
+        connection.shutdown(socket.SHUT_RDWR)
+        closed.release()
 
     with SocketServer(answer_once) as server, opened(OTLPSink(server.url)) as sink:
         for _ in range(3):
             assert deliver(sink) is None
+            assert closed.acquire(timeout=20)  # a request may be sent until the close arrives
         assert server.connections == 3
 
 
