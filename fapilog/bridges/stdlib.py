@@ -508,9 +508,9 @@ def install(
     """Pass the records of a logger, and of the loggers that propagate to it, to a runtime.
 
     For the root logger, these are the records of every logger, even of loggers that
-    do not propagate.  If ``level`` is None, they do not include the records that a logger that
-    does not propagate hides by the levels of its own handlers, unless fapilog's options set a
-    level for that logger.  A second call for the same logger only changes the target and
+    do not propagate.  If ``level`` is None, a record of such a logger is left out if all handlers
+    of the logger have a higher level, unless fapilog's options set a level for the logger.  A
+    second call for the same logger only changes the target and
     the level.  A logger that already has a :class:`Handler`, for example from a
     ``dictConfig``, does not get a second ``Handler``.  If the logger's level is above
     ``level``, it is lowered to ``level``.  Thread-safe; does not block.

@@ -221,5 +221,5 @@ def _exchange(address: tuple[str, int], timeout: float, request: bytes) -> bytes
     except TimeoutError:
         return answer or None
     except OSError:
-        pass
+        return answer  # the server has reset the connection
     return answer

@@ -263,7 +263,7 @@ def flaky(self):
 
 
 @pytest.mark.slow
-# Not "threads": the broker of files may lose a retry that a thread of the reading process writes.
+# The pool "threads" has a test of its own, without a retry: with it, this test timed out twice.
 @pytest.mark.parametrize("pool", ["prefork", "solo", "gevent"])
 def test_a_worker_with_the_bridge_prints_each_record_once(pool: str, tmp_path: Path):
     if pool == "gevent":
@@ -288,3 +288,22 @@ def test_a_worker_with_the_bridge_prints_each_record_once(pool: str, tmp_path: P
     assert ["exception.type" in one["attributes"] for one in ends] == [False, True]
     printed = [line for line in lines if not line.startswith("{")]
     assert not any("at work" in line or "raised unexpected" in line for line in printed)
+
+
+@pytest.mark.slow
+def test_the_records_of_tasks_in_a_pool_of_threads_have_the_ids_of_their_tasks(tmp_path: Path):
+    with receiving() as ids:
+        env = {"FAPILOG_SINKS": f"console,otlp:{ids.url}"}
+        options = ["--pool", "threads", "--concurrency", "2", "--loglevel", "INFO"]
+        with worker(tmp_path, ids, *options, app=INSTALLED, env=env):
+            call(tmp_path, "for n in range(4): served.work.apply_async([n], task_id=f't{n}')")
+            bodies = {f"{n}/{k}" for n in range(4) for k in range(5)}
+            until(lambda: bodies <= set(ids.counts))
+    lines = (tmp_path / "output").read_text().splitlines()
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    found = sorted(
+        (one["body"], one["attributes"]["messaging.message.id"])
+        for one in records
+        if one["body"] in bodies
+    )
+    assert found == sorted((body, f"t{body[0]}") for body in bodies)
