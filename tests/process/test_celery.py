@@ -263,7 +263,7 @@ def flaky(self):
 
 
 @pytest.mark.slow
-# The pool "threads" has a test of its own, without a retry: with it, this test timed out twice.
+# Another test runs the pool "threads", without a retry: with a retry, this test timed out twice.
 @pytest.mark.parametrize("pool", ["prefork", "solo", "gevent"])
 def test_a_worker_with_the_bridge_prints_each_record_once(pool: str, tmp_path: Path):
     if pool == "gevent":
